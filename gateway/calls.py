@@ -1,0 +1,95 @@
+"""The ledger: one row per request attempt that goes through the gateway.
+
+`calls` is the truth for money; the runner's journal is the truth for steps; `CallKey` joins them.
+A row is born `reserved`, durable before the request leaves the machine, and ends `settled`,
+`released` (nothing was sent) or `unknown` (sent, answer lost: charged at worst case). The row
+format is frozen as interlock.calls/1 (docs/formats/calls.md).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from gateway.database import Migration
+
+
+class CallState(StrEnum):
+    """Life of a row: reserved → settled | released | unknown. The last three are final."""
+
+    RESERVED = "reserved"
+    SETTLED = "settled"
+    RELEASED = "released"
+    UNKNOWN = "unknown"
+
+
+MIGRATIONS = (
+    Migration(
+        "gateway",
+        1,
+        (
+            """CREATE TABLE calls (
+                run TEXT NOT NULL, step TEXT NOT NULL, call BIGINT NOT NULL,
+                attempt BIGINT NOT NULL,
+                kind TEXT NOT NULL CHECK (kind IN ('model', 'tool')),
+                state TEXT NOT NULL
+                    CHECK (state IN ('reserved', 'settled', 'released', 'unknown')),
+                agent TEXT NOT NULL, team TEXT NOT NULL, role TEXT NOT NULL,
+                release TEXT NOT NULL, purpose TEXT NOT NULL, occurrence TEXT NOT NULL,
+                target TEXT NOT NULL,
+                asked TEXT NOT NULL,
+                effect_key TEXT,
+                request_hash TEXT NOT NULL,
+                reserved_nano BIGINT NOT NULL,
+                cost_nano BIGINT,
+                reserved_tokens BIGINT NOT NULL,
+                input_tokens BIGINT, output_tokens BIGINT,
+                cached_tokens BIGINT, reasoning_tokens BIGINT,
+                price_table TEXT,
+                label TEXT NOT NULL,
+                policy TEXT NOT NULL,
+                error TEXT,
+                response TEXT,
+                reserved_at BIGINT NOT NULL, settled_at BIGINT,
+                PRIMARY KEY (run, step, call, attempt)
+            )""",
+            "CREATE INDEX calls_by_agent ON calls (agent, reserved_at)",
+            "CREATE INDEX calls_by_state ON calls (state) WHERE state = 'reserved'",
+            "CREATE INDEX calls_by_effect ON calls (effect_key) WHERE effect_key IS NOT NULL",
+            # Running totals of each budget window, moved in the same transaction as the row they
+            # count: the hot path asks one row instead of summing the ledger. `calls` stays the
+            # truth; the totals are recomputed from it by `budgets.recount`.
+            """CREATE TABLE budget_windows (
+                rule TEXT NOT NULL, scope TEXT NOT NULL, window_start BIGINT NOT NULL,
+                held_nano BIGINT NOT NULL, spent_nano BIGINT NOT NULL,
+                PRIMARY KEY (rule, scope, window_start)
+            )""",
+            """CREATE TABLE alerts (
+                id TEXT PRIMARY KEY, at BIGINT NOT NULL, kind TEXT NOT NULL,
+                agent TEXT, text TEXT NOT NULL
+            )""",
+            """CREATE TABLE policies (
+                digest TEXT PRIMARY KEY, document TEXT NOT NULL, published_at BIGINT NOT NULL
+            )""",
+            """CREATE TABLE current_policy (
+                id BIGINT PRIMARY KEY CHECK (id = 1), digest TEXT NOT NULL
+            )""",
+            # Who may call: one row per token. The token itself is never stored.
+            """CREATE TABLE tokens (
+                token_hash TEXT PRIMARY KEY,
+                run TEXT NOT NULL, agent TEXT NOT NULL, team TEXT NOT NULL, role TEXT NOT NULL,
+                release TEXT NOT NULL, purpose TEXT NOT NULL, occurrence TEXT NOT NULL,
+                grants TEXT NOT NULL,
+                recorded TEXT,
+                issued_at BIGINT NOT NULL, expires_at BIGINT NOT NULL,
+                revoked_at BIGINT, revoked_why TEXT
+            )""",
+            "CREATE INDEX tokens_by_run ON tokens (run)",
+            "CREATE INDEX tokens_by_release ON tokens (release)",
+            # Stops of on-call and of policy: agent '*' is the whole fleet. Deny beats allow.
+            """CREATE TABLE stops (
+                agent TEXT PRIMARY KEY, reason TEXT NOT NULL, actor TEXT NOT NULL,
+                at BIGINT NOT NULL, expires_at BIGINT
+            )""",
+        ),
+    ),
+)

@@ -1,0 +1,234 @@
+"""Connections, transactions and group commit: the only room that opens the database.
+
+Every package owns its own tables and SQL; they are handed to `Database.migrate` as `Migration`s
+and run through the transactions opened here. One SQL text with `:name` parameters serves SQLite
+today and Postgres later, so: BIGINT for money and time, TEXT for JSON, no SQLite-only functions
+outside this file.
+
+Durability: SQLite runs in WAL mode with synchronous=FULL, because a reservation must survive a
+power cut before the call it pays for leaves the machine. `GroupCommit` makes that cheap: whatever
+has queued while the last commit ran shares the next one (measured: 20x one commit per call).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One forward step of one package's schema. `version` counts from 1 without gaps."""
+
+    package: str
+    version: int
+    statements: tuple[str, ...]
+
+
+class Transaction:
+    """An open transaction. All writes of one decision go through one of these."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, **parameters: object) -> int:
+        """Run one statement with `:name` parameters; returns how many rows it changed."""
+        return self._connection.execute(sql, parameters).rowcount
+
+    def read(self, sql: str, **parameters: object) -> list[Row]:
+        """All rows of a query, as dicts by column name."""
+        return [dict(row) for row in self._connection.execute(sql, parameters)]
+
+    def one(self, sql: str, **parameters: object) -> Row | None:
+        """The first row of a query, or None."""
+        row = self._connection.execute(sql, parameters).fetchone()
+        return None if row is None else dict(row)
+
+
+class Database:
+    """One database file, used from any thread (a connection per thread) and many processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._local = threading.local()
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            try:
+                # isolation_level=None: transactions are opened by hand, never implicitly.
+                connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+                connection.row_factory = sqlite3.Row
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.execute("PRAGMA foreign_keys=ON")
+            except sqlite3.Error as error:
+                raise DatabaseError(
+                    f"cannot open {self.path}: {error}. Check the path and its permissions; "
+                    "if the file is damaged, move it away and run `interlock rebuild`."
+                ) from error
+            self._local.connection = connection
+        return connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A write transaction (BEGIN IMMEDIATE): commits on leaving, rolls back on an exception."""
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield Transaction(connection)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Transaction]:
+        """A read transaction: several queries that see one state. Writes in it are lost."""
+        connection = self._connection()
+        connection.execute("BEGIN")
+        try:
+            yield Transaction(connection)
+        finally:
+            connection.execute("ROLLBACK")
+
+    def read(self, sql: str, **parameters: object) -> list[Row]:
+        """All rows of one query."""
+        return Transaction(self._connection()).read(sql, **parameters)
+
+    def one(self, sql: str, **parameters: object) -> Row | None:
+        """The first row of one query, or None."""
+        return Transaction(self._connection()).one(sql, **parameters)
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
+    def migrate(self, migrations: Sequence[Migration]) -> None:
+        """Bring the schema forward. Refuses a database newer than this program.
+
+        Raises DatabaseError when a package's recorded version is above the highest known one:
+        an older program must not write into tables it does not understand.
+        """
+        with self.transaction() as tx:
+            tx.execute(
+                "CREATE TABLE IF NOT EXISTS schema_versions "
+                "(package TEXT PRIMARY KEY, version BIGINT NOT NULL)"
+            )
+            known = {m.package: 0 for m in migrations}
+            for migration in migrations:
+                known[migration.package] = max(known[migration.package], migration.version)
+            current = {
+                row["package"]: row["version"] for row in tx.read("SELECT * FROM schema_versions")
+            }
+            for package, version in current.items():
+                if version > known.get(package, version):
+                    raise DatabaseError(
+                        f"{self.path}: tables of {package} have version {version}, this program "
+                        f"knows {known[package]}. Upgrade Interlock, or use another --state."
+                    )
+            for migration in sorted(migrations, key=lambda m: (m.package, m.version)):
+                if migration.version <= current.get(migration.package, 0):
+                    continue
+                for statement in migration.statements:
+                    tx.execute(statement)
+                tx.execute(
+                    "INSERT INTO schema_versions(package, version) VALUES (:package, :version) "
+                    "ON CONFLICT(package) DO UPDATE SET version = :version",
+                    package=migration.package,
+                    version=migration.version,
+                )
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Callable[[Transaction], Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+class GroupCommit:
+    """Durable writes for async callers: queued writes share one commit, with no timer.
+
+    `write(work)` returns after the commit that holds it. Each piece of work runs in a savepoint
+    of its own, so one that raises is undone alone and its caller gets the exception.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
+        self._thread.start()
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in a transaction and wait until it is durable. Re-raises what it raised."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(_Job(work, future, loop))
+        return await future
+
+    def close(self) -> None:
+        """Finish what is queued and stop the writer thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        stop = False
+        while not stop:
+            first = self._jobs.get()
+            if first is None:
+                break
+            batch = [first]
+            while not self._jobs.empty() and len(batch) < 256:
+                job = self._jobs.get()
+                if job is None:
+                    stop = True
+                    break
+                batch.append(job)
+            self._commit(batch)
+        self._database.close()
+
+    def _commit(self, batch: list[_Job]) -> None:
+        results: list[tuple[_Job, Any, BaseException | None]] = []
+        try:
+            with self._database.transaction() as tx:
+                for job in batch:
+                    tx.execute("SAVEPOINT job")
+                    try:
+                        results.append((job, job.work(tx), None))
+                    except Exception as error:
+                        tx.execute("ROLLBACK TO job")
+                        results.append((job, None, error))
+                    tx.execute("RELEASE job")
+        except Exception as error:
+            # The commit itself failed: nothing of the batch is durable, so nobody may go on.
+            results = [(job, None, error) for job in batch]
+        for job, value, failure in results:
+            job.loop.call_soon_threadsafe(_settle, job.future, value, failure)
+
+
+def _settle(future: asyncio.Future[Any], value: Any, failure: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if failure is None:
+        future.set_result(value)
+    else:
+        future.set_exception(failure)

@@ -1,0 +1,325 @@
+"""What the platform allows right now: one immutable snapshot, published by the reconciler.
+
+The documents of the config repo's `gateway/` folder are parsed and located by the reconciler into
+the models below; the gateway itself never reads YAML. The snapshot also carries, per agent, the
+ceiling that the watched branch states *today*, so that
+
+    effective policy = what the release grants  ∩  what the current policy allows
+
+holds at every call: tightening works at once and without a rollout, loosening travels in a release
+(format interlock.policy/1, docs/formats/effective-policy.md). Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.values import NanoUSD, Sensitivity, content_hash
+
+FORMAT = "interlock.policy/1"
+
+
+class Frozen(BaseModel):
+    """Base of every document model: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SecretRef(Frozen):
+    """Where a secret is found, never the secret. Resolved only in the gateway process."""
+
+    env: str | None = None
+    file: str | None = None
+
+
+class Price(Frozen):
+    """Nano-dollars per token; overrides the price table. Cached input defaults to input."""
+
+    input: NanoUSD
+    output: NanoUSD
+    cached_input: NanoUSD | None = None
+
+
+class Provider(Frozen):
+    """A place that serves models. `hosts` is the operator's list of where `key` may be sent."""
+
+    kind: Literal["openai", "anthropic", "scripted"]
+    base_url: str | None = None
+    key: SecretRef | None = None
+    hosts: tuple[str, ...] = ()
+    timeout_seconds: int = 120
+    script: Script | None = None
+
+
+class Model(Frozen):
+    """A model as a provider names it."""
+
+    provider: str
+    id: str
+    price: Price | None = None
+    max_output_tokens: int = 4096
+    retires: str | None = None
+    """ISO date after which the provider no longer serves it."""
+
+
+class VirtualModel(Frozen):
+    """A name that agents use; the targets are tried in order."""
+
+    targets: tuple[str, ...]
+
+
+class Access(StrEnum):
+    """What a tool does to the world. An unclassified tool is write + egress."""
+
+    READ = "read"
+    WRITE = "write"
+    DESTRUCTIVE = "destructive"
+    EGRESS = "egress"
+
+
+class ToolClass(Frozen):
+    """Classification of one tool. `fingerprint` is what interlock.lock recorded, if anything."""
+
+    access: tuple[Access, ...] = (Access.WRITE, Access.EGRESS)
+    idempotent: bool = False
+    trusted: bool = False
+    sensitivity: Sensitivity = Sensitivity.INTERNAL
+    description: str = ""
+    input_schema: dict[str, Any] = Field(default_factory=lambda: {"type": "object"})
+    fingerprint: str | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """May be sent again when it is not known whether it happened."""
+        return self.idempotent or set(self.access) == {Access.READ}
+
+
+class ToolServer(Frozen):
+    """An MCP server reached over Streamable HTTP."""
+
+    url: str
+    key: SecretRef | None = None
+    header: str = "Authorization"
+    hosts: tuple[str, ...] = ()
+    timeout_seconds: int = 60
+    tools: Mapping[str, ToolClass] = Field(default_factory=dict)
+
+
+class Window(StrEnum):
+    """Over what a budget is counted. Calendar windows are UTC."""
+
+    RUN = "run"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    QUARTER = "quarter"
+
+
+class BudgetRule(Frozen):
+    """A limit on money. Matches on every field that is given (glob patterns)."""
+
+    name: str
+    limit: NanoUSD
+    window: Window
+    agent: str = "*"
+    team: str = "*"
+    model: str = "*"
+    purpose: str = "*"
+    mode: Literal["enforce", "audit"] = "enforce"
+    alert_at: tuple[int, ...] = (80,)
+    """Percentages of the limit at which an alert is recorded."""
+    each_agent: bool = False
+    """True: every matching agent has the limit for itself; False: they share it."""
+
+
+class ToolGrant(Frozen):
+    """One granted tool: `args` restricts string arguments to a glob (or a list of globs)."""
+
+    args: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    approval: bool = False
+
+
+class Limits(Frozen):
+    """Ceilings of one run. None: no ceiling at this level."""
+
+    max_steps: int | None = None
+    max_tokens: int | None = None
+    max_cost: NanoUSD | None = None
+    max_wall_ms: int | None = None
+    max_output_tokens: int | None = None
+
+
+class Grants(Frozen):
+    """What one principal may reach: model names, tools (`server.tool`), and ceilings."""
+
+    models: tuple[str, ...] = ()
+    tools: Mapping[str, ToolGrant] = Field(default_factory=dict)
+    limits: Limits = Limits()
+
+
+class AgentPolicy(Frozen):
+    """What the watched branch allows an agent today; by role, `main` being the agent itself."""
+
+    team: str
+    roles: Mapping[str, Grants]
+
+
+class Policy(Frozen):
+    """One snapshot. Its digest is its identity; the gateway keeps it until another is current."""
+
+    format: Literal["interlock.policy/1"] = FORMAT
+    providers: Mapping[str, Provider] = Field(default_factory=dict)
+    models: Mapping[str, Model] = Field(default_factory=dict)
+    virtual_models: Mapping[str, VirtualModel] = Field(default_factory=dict)
+    servers: Mapping[str, ToolServer] = Field(default_factory=dict)
+    destructive: tuple[str, ...] = ()
+    """Org-wide list of `server.tool` globs that are destructive whatever the server says."""
+    budgets: tuple[BudgetRule, ...] = ()
+    agents: Mapping[str, AgentPolicy] = Field(default_factory=dict)
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical form: same policy, same digest."""
+        return content_hash(self.model_dump(mode="json"))
+
+    def targets(self, model: str) -> tuple[str, ...]:
+        """The concrete models a name stands for, in order of preference; empty if unknown."""
+        if model in self.virtual_models:
+            return tuple(t for t in self.virtual_models[model].targets if t in self.models)
+        return (model,) if model in self.models else ()
+
+    def tool(self, name: str) -> ToolClass | None:
+        """Classification of `server.tool`; None when the server is not declared.
+
+        A tool the server offers but nobody classified is write + egress; a name on the
+        destructive list is destructive whatever its own classification says.
+        """
+        server, _, tool = name.partition(".")
+        if server not in self.servers:
+            return None
+        found = self.servers[server].tools.get(tool, ToolClass())
+        if any(fnmatchcase(name, pattern) for pattern in self.destructive):
+            extra = tuple(a for a in (Access.WRITE, Access.DESTRUCTIVE) if a not in found.access)
+            found = found.model_copy(update={"access": found.access + extra})
+        return found
+
+
+def effective(release: Grants, policy: Policy, agent: str, role: str) -> Grants:
+    """What may be reached now: the release's grants ∩ the current policy's. Pure and monotone.
+
+    A principal whose agent or role the current policy does not know gets nothing (fail closed):
+    the agent was removed, or the policy has not been published yet.
+    """
+    declared = policy.agents.get(agent)
+    ceiling = declared.roles.get(role) if declared else None
+    if ceiling is None:
+        return Grants(limits=Limits(max_steps=0, max_tokens=0, max_cost=NanoUSD(0), max_wall_ms=0))
+    return intersect(release, ceiling)
+
+
+def intersect(a: Grants, b: Grants) -> Grants:
+    """Both at once: names both grant, every argument constraint of either, the lower limits."""
+    tools = {
+        name: ToolGrant(
+            args=_both_args(a.tools[name].args, b.tools[name].args),
+            approval=a.tools[name].approval or b.tools[name].approval,
+        )
+        for name in a.tools
+        if name in b.tools
+    }
+    return Grants(
+        models=tuple(m for m in a.models if m in b.models),
+        tools=tools,
+        limits=lower(a.limits, b.limits),
+    )
+
+
+def _both_args(
+    a: Mapping[str, tuple[str, ...]], b: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    merged: dict[str, tuple[str, ...]] = {}
+    for name in sorted({*a, *b}):
+        if name in a and name in b:
+            # Patterns cannot be intersected in general; keep those of one side that the other
+            # side states too or covers. What neither states literally is refused: fail closed.
+            merged[name] = tuple(
+                sorted(
+                    {p for p in a[name] if any(fnmatchcase(p, q) for q in b[name])}
+                    | {q for q in b[name] if any(fnmatchcase(q, p) for p in a[name])}
+                )
+            )
+        else:
+            merged[name] = tuple(a.get(name, b.get(name, ())))
+    return merged
+
+
+def lower(a: Limits, b: Limits) -> Limits:
+    """The lower of both ceilings, field by field."""
+    first, second = a.model_dump(), b.model_dump()
+    return Limits(
+        **{
+            field: min((v for v in (first[field], second[field]) if v is not None), default=None)
+            for field in first
+        }
+    )
+
+
+class Recall(Frozen):
+    """Finds something said earlier: the last match of `pattern` in the observations."""
+
+    pattern: str
+    tool: str = "*"
+
+
+class When(Frozen):
+    """Condition of a scripted rule. Every given part must hold; patterns are Python regexes
+    searched with DOTALL off and MULTILINE on."""
+
+    system: str | None = None
+    not_system: str | None = None
+    first: bool | None = None
+    """True: nothing has been observed yet in this conversation."""
+    last_tool: str | None = None
+    """Glob over the name of the tool that gave the last observation."""
+    last: str | None = None
+    """Pattern the last observation must contain; named groups become values."""
+    not_last: str | None = None
+    user: str | None = None
+    """Pattern the last user message must contain; named groups become values."""
+    seen: str | None = None
+    """Pattern some earlier observation must contain."""
+    not_seen: str | None = None
+    calls: str | None = None
+    """Glob of a tool that has been called already."""
+    not_calls: str | None = None
+
+
+class ScriptedCall(Frozen):
+    """A tool call; string arguments are templates over the values, `{name}`."""
+
+    tool: str
+    args: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Rule(Frozen):
+    """The first rule whose `when` holds decides the turn."""
+
+    name: str
+    when: When = When()
+    recall: Mapping[str, Recall] = Field(default_factory=dict)
+    """Values taken from earlier observations; the rule does not apply when one is not found."""
+    say: str = ""
+    call: ScriptedCall | None = None
+
+
+class Script(Frozen):
+    """A deterministic model: rules over the conversation. It knows nothing but what it reads."""
+
+    rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
+
+
+Provider.model_rebuild()
