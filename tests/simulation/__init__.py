@@ -1,0 +1,1 @@
+"""How often the gate is wrong, measured: `python -m tests.simulation` prints the table."""
