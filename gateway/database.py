@@ -17,7 +17,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,6 +58,11 @@ class Transaction:
         row = self._connection.execute(sql, parameters).fetchone()
         return None if row is None else dict(row)
 
+    def columns(self, table: str) -> frozenset[str]:
+        """Names of a table's columns; empty when there is no such table."""
+        rows = self._connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+        return frozenset(row["name"] for row in rows)
+
 
 class Database:
     """One database file, used from any thread (a connection per thread) and many processes."""
@@ -92,10 +97,13 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield Transaction(connection)
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            # A commit that fails (disk full, a deferred constraint) leaves the transaction open,
+            # while some errors end it by themselves: neither may spoil the next transaction.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
     @contextmanager
     def snapshot(self) -> Iterator[Transaction]:
@@ -105,7 +113,8 @@ class Database:
         try:
             yield Transaction(connection)
         finally:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     def read(self, sql: str, **parameters: object) -> list[Row]:
         """All rows of one query."""
@@ -175,19 +184,31 @@ class GroupCommit:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in a transaction and wait until it is durable. Re-raises what it raised."""
+        """Run `work` in a transaction and wait until it is durable. Re-raises what it raised.
+
+        Work whose caller was cancelled in the meantime is done all the same. DatabaseError after
+        `close`: nobody would ever answer.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(work, future, loop))
+        with self._closing:
+            if self._closed:
+                raise DatabaseError("the group commit is closed; nothing more can be written")
+            self._jobs.put(_Job(work, future, loop))
         return await future
 
     def close(self) -> None:
-        """Finish what is queued and stop the writer thread."""
-        self._jobs.put(None)
+        """Finish what is queued and stop the writer thread. Closing twice is once."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
         self._thread.join()
 
     def _run(self) -> None:
@@ -215,6 +236,7 @@ class GroupCommit:
                     try:
                         results.append((job, job.work(tx), None))
                     except Exception as error:
+                        # Fails when the error ended the whole transaction: then all of it did.
                         tx.execute("ROLLBACK TO job")
                         results.append((job, None, error))
                     tx.execute("RELEASE job")
@@ -222,7 +244,9 @@ class GroupCommit:
             # The commit itself failed: nothing of the batch is durable, so nobody may go on.
             results = [(job, None, error) for job in batch]
         for job, value, failure in results:
-            job.loop.call_soon_threadsafe(_settle, job.future, value, failure)
+            # A loop that was closed has nobody left who waits; the others must still be told.
+            with suppress(RuntimeError):
+                job.loop.call_soon_threadsafe(_settle, job.future, value, failure)
 
 
 def _settle(future: asyncio.Future[Any], value: Any, failure: BaseException | None) -> None:

@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.values import NanoUSD, Sensitivity, content_hash
 
-FORMAT = "interlock.policy/1"
+FORMAT: Final = "interlock.policy/1"
 
 
 class Frozen(BaseModel):

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from fractions import Fraction
+from math import ceil
 from typing import NewType, Protocol
 
 AgentName = NewType("AgentName", str)
@@ -33,6 +36,10 @@ Millis = NewType("Millis", int)
 """Time: integer milliseconds since 1970-01-01T00:00:00Z."""
 
 NANO = 1_000_000_000
+MOST_NANO = 2**63 - 1
+"""The largest amount a BIGINT column holds: nine billion dollars."""
+_GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?", re.ASCII)
+_COUNT = re.compile(r"0|[1-9]\d*", re.ASCII)
 
 Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
 
@@ -118,7 +125,7 @@ class CallKey:
     def parse(cls, text: str) -> CallKey:
         """Inverse of `str`. Raises ValueError on anything else."""
         parts = text.split("/")
-        if len(parts) != 3 or not all(parts):
+        if len(parts) != 3 or not all(parts) or not _COUNT.fullmatch(parts[2]):
             raise ValueError(f"not a call key: {text!r} (expected run/step/call)")
         return cls(RunId(parts[0]), StepPath(parts[1]), int(parts[2]))
 
@@ -198,14 +205,25 @@ def derived_id(prefix: str, *parts: str | int) -> str:
 
 
 def parse_usd(text: str | int | float | Decimal) -> NanoUSD:
-    """Dollars as people write them (`3.00`) to nano-dollars, rounded up. ValueError if not one."""
+    """Dollars as people write them (`3.00`, `$1,250`) to nano-dollars, rounded up.
+
+    Commas only between groups of three digits: `3,00` is not taken for three hundred. ValueError
+    for anything else, a negative amount, or one above `MOST_NANO`.
+    """
+    plain = str(text).replace("_", "").removeprefix("$")
+    if _GROUPED.fullmatch(plain):
+        plain = plain.replace(",", "")
     try:
-        amount = Decimal(str(text).replace("_", "").removeprefix("$"))
+        amount = Decimal(plain)
     except InvalidOperation:
         raise ValueError(f"not an amount of dollars: {text!r}") from None
     if not amount.is_finite() or amount < 0:
         raise ValueError(f"not an amount of dollars: {text!r}")
-    return NanoUSD(int((amount * NANO).to_integral_value(rounding=ROUND_CEILING)))
+    if amount and amount.adjusted() < -9:
+        return NanoUSD(1)  # less than the unit; and never an exponent that fills the memory
+    if amount.adjusted() > 9 or (nano := ceil(Fraction(amount) * NANO)) > MOST_NANO:
+        raise ValueError(f"{text!r} is more than {MOST_NANO // NANO:,} dollars")
+    return NanoUSD(nano)
 
 
 def show_usd(amount: int) -> str:

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.database import Database, Migration, Row, Transaction
-from gateway.values import AgentName, Clock, Millis, Purpose, RunId, derived_id
+from gateway.values import (
+    AgentName,
+    Clock,
+    Millis,
+    Purpose,
+    ReleaseDigest,
+    RunId,
+    derived_id,
+)
 from runner.spec import RunOutcome, RunSpec
 
 
@@ -249,6 +257,47 @@ def kill(tx: Transaction, *, agent: AgentName | None, reason: str) -> int:
         reason=reason,
         agent=agent,
         live=Purpose.LIVE,
+    )
+
+
+def kill_release(
+    tx: Transaction, *, agent: AgentName, release: ReleaseDigest, reason: str
+) -> list[RunId]:
+    """Ask for the end of the runs in flight of one release; returns them.
+
+    In flight is what a runner has begun, also when it was given back and waits to go on: such a
+    run cannot be reassigned, so it would go on with the release.
+    """
+    rows = tx.read(
+        "SELECT run FROM runs WHERE status <> 'finished' AND started_at IS NOT NULL"
+        " AND purpose = 'live' AND agent = :agent AND release = :release ORDER BY run",
+        agent=agent,
+        release=release,
+    )
+    for row in rows:
+        tx.execute("UPDATE runs SET kill = :reason WHERE run = :run", reason=reason, run=row["run"])
+    return [RunId(row["run"]) for row in rows]
+
+
+def waiting(tx: Transaction, *, agent: AgentName, release: ReleaseDigest) -> list[Row]:
+    """Live runs of a release that no runner has begun: run, spec, assignment columns."""
+    return tx.read(
+        "SELECT run, spec, occurrence FROM runs WHERE agent = :agent AND release = :release"
+        " AND purpose = 'live' AND status IN ('claimed', 'queued') AND started_at IS NULL"
+        " ORDER BY created_at, run",
+        agent=agent,
+        release=release,
+    )
+
+
+def reassign(tx: Transaction, run: RunId, spec: RunSpec) -> None:
+    """Give a waiting run another release; its identity (agent, occurrence) stays."""
+    tx.execute(
+        "UPDATE runs SET spec = :spec, release = :release, rollout = NULL, arm = NULL"
+        " WHERE run = :run AND status IN ('claimed', 'queued') AND started_at IS NULL",
+        spec=spec.model_dump_json(),
+        release=spec.release,
+        run=run,
     )
 
 

@@ -143,7 +143,7 @@ def _checks(
             Check(
                 f"not_worse_than_{arm}",
                 paired.decision,
-                _paired_text(arm, paired.decision, paired.difference, paired.upper, paired.lower)
+                _paired_text(arm, paired)
                 + (f"; now failing: {', '.join(flipped)}" if flipped else ""),
                 {
                     "difference": _text(paired.difference),
@@ -172,7 +172,9 @@ def _checks(
                 first.decision,
                 f"passes {first.pass_rate:.0%} of {first.cases} cases × {look} "
                 f"(at least {max(0.0, first.lower):.0%}; wanted {terms.threshold:.0%} within "
-                f"{terms.delta:.0%})" + (f"; failing: {', '.join(failing)}" if failing else ""),
+                f"{terms.delta:.0%})"
+                + (f"; {first.reason}" if first.cases < MINIMUM_CASES else "")
+                + (f"; failing: {', '.join(failing)}" if failing else ""),
                 {
                     "pass_rate": _text(first.pass_rate),
                     "lower": _text(first.lower),
@@ -192,14 +194,17 @@ def _checks(
     return checks
 
 
-def _paired_text(arm: str, verdict: str, difference: float, upper: float, lower: float) -> str:
-    points = f"{100 * difference:+.0f} points against {arm}"
-    if verdict == "fail":
-        return f"{points}, surely at least {abs(100 * upper):.0f} worse"
-    if verdict == "pass":
-        within = " (regressed within margin)" if upper < -1e-9 else ""
-        return f"{points}, at worst {100 * lower:+.0f}{within}"
-    return f"{points}, between {100 * lower:+.0f} and {100 * upper:+.0f}: undecided"
+def _paired_text(arm: str, paired: OfflineDecision) -> str:
+    points = f"{100 * paired.difference:+.0f} points against {arm}"
+    if paired.decision == "fail":
+        return f"{points}, surely at least {abs(100 * paired.upper):.0f} worse"
+    if paired.decision == "pass":
+        within = " (regressed within margin)" if paired.regressed_within_margin else ""
+        return f"{points}, at worst {100 * paired.lower:+.0f}{within}"
+    between = f"between {100 * paired.lower:+.0f} and {100 * paired.upper:+.0f}: undecided"
+    # Too few cases are held whatever the numbers say: the reason is what helps then.
+    few = paired.cases < MINIMUM_CASES
+    return f"{points}, {paired.reason if few else between}"
 
 
 def _sentinel(suite: SuiteShape, evidence: Evidence, terms: Terms, sentinel: str) -> Check:

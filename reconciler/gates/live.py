@@ -34,7 +34,11 @@ class Judgement:
 
 
 def judge_run(outcome: RunOutcome) -> Judgement:
-    """Read one outcome. A failed safety check speaks even when the run ended in an error."""
+    """Read one outcome. A failed safety check speaks even when the run ended in an error.
+
+    A grader's error is never counted as good, whatever the others say: it might have been the
+    one that objects.
+    """
     for grade in outcome.grades:
         if grade.safety and grade.status == "failed":
             return Judgement("bad", f"{grade.check}: {grade.detail}", "safety")
@@ -49,6 +53,9 @@ def judge_run(outcome: RunOutcome) -> Judgement:
     failed = next((grade for grade in outcome.grades if grade.status == "failed"), None)
     if failed is not None:
         return Judgement("bad", f"{failed.check}: {failed.detail}")
+    broken = next((grade for grade in outcome.grades if grade.status == "error"), None)
+    if broken is not None and outcome.accepted is not False:
+        return Judgement(None, f"{broken.check} could not be graded: {broken.detail}")
     if outcome.accepted is not None:
         return Judgement("good" if outcome.accepted else "bad", outcome.detail)
     if outcome.graded == "passed":

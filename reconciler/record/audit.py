@@ -10,6 +10,7 @@ import hashlib
 
 from gateway.database import Row, Transaction
 from gateway.values import Json, Millis, canonical_json
+from reconciler.record.calendar import DAY_MS, day_start, month
 
 GENESIS = "0" * 64
 
@@ -37,11 +38,15 @@ def append(
         "reason": reason,
         "previous": previous,
     }
+    insert(tx, {**row, "hash": row_hash(row)})
+
+
+def insert(tx: Transaction, row: Row) -> None:
+    """A line as it stands, hash included: `append`'s last step, and how a record is read back."""
     tx.execute(
         "INSERT INTO audit (seq, at, actor, action, agent, subject, reason, previous, hash)"
         " VALUES (:seq, :at, :actor, :action, :agent, :subject, :reason, :previous, :hash)",
         **row,
-        hash=row_hash(row),
     )
 
 
@@ -52,6 +57,31 @@ def row_hash(row: Row) -> str:
         for name in ("seq", "at", "actor", "action", "agent", "subject", "reason", "previous")
     }
     return hashlib.sha256(canonical_json(body)).hexdigest()
+
+
+def last_seq(tx: Transaction) -> int:
+    """The newest line's number; 0 when there is none."""
+    row = tx.one("SELECT coalesce(max(seq), 0) AS seq FROM audit")
+    return int(row["seq"]) if row else 0
+
+
+def months(tx: Transaction, *, after: int) -> dict[str, bytes]:
+    """`audit/YYYY-MM.jsonl` of every month that got a line after seq `after`, whole files.
+
+    A line lies in the month of its own time; within a file lines are in order of seq.
+    """
+    changed = {month(row["at"]) for row in tx.read("SELECT at FROM audit WHERE seq > :after", after=after)}
+    files: dict[str, bytes] = {}
+    for name in sorted(changed):
+        start = day_start(f"{name}-01")
+        rows = tx.read(
+            "SELECT * FROM audit WHERE at >= :start AND at < :end ORDER BY seq",
+            start=start,
+            end=start + 32 * DAY_MS,
+        )
+        lines = [canonical_json(row) + b"\n" for row in rows if month(row["at"]) == name]
+        files[f"audit/{name}.jsonl"] = b"".join(lines)
+    return files
 
 
 def first_break(rows: list[Row]) -> int | None:

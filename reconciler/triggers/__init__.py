@@ -6,6 +6,7 @@ tick that runs twice, or on two machines, names the same one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -33,27 +34,37 @@ def due(schedule: str, timezone: str, *, after: Millis, now: Millis) -> Due | No
     After an outage only the latest is run: five mornings' triage at once helps nobody. Raises
     cronsim.CronSimError for a schedule that validation should have refused.
     """
-    zone = ZoneInfo(timezone)
-    end = datetime.fromtimestamp(now / 1000, UTC).astimezone(zone)
-    start = max(datetime.fromtimestamp(after / 1000, UTC).astimezone(zone), end - LOOK_BACK)
+    end = datetime.fromtimestamp(now / 1000, UTC)
+    start = max(datetime.fromtimestamp(after / 1000, UTC), end - LOOK_BACK)
     latest: datetime | None = None
     count = 0
-    for moment in CronSim(schedule, start):
+    for moment in _moments(schedule, timezone, start):
         if moment > end:
             break
-        if moment > start:
-            latest, count = moment, count + 1
+        latest, count = moment, count + 1
     if latest is None:
         return None
-    utc = latest.astimezone(UTC)
     return Due(
-        occurrence=Occurrence(f"schedule:{utc:%Y-%m-%dT%H:%M:%SZ}"),
-        at=Millis(int(utc.timestamp() * 1000)),
+        occurrence=Occurrence(f"schedule:{latest:%Y-%m-%dT%H:%M:%SZ}"),
+        at=Millis(int(latest.timestamp() * 1000)),
         missed=count - 1,
     )
 
 
 def next_due(schedule: str, timezone: str, *, now: Millis) -> Millis:
     """The next scheduled moment after `now`."""
-    here = datetime.fromtimestamp(now / 1000, UTC).astimezone(ZoneInfo(timezone))
-    return Millis(int(next(CronSim(schedule, here)).timestamp() * 1000))
+    start = datetime.fromtimestamp(now / 1000, UTC)
+    return Millis(int(next(_moments(schedule, timezone, start)).timestamp() * 1000))
+
+
+def _moments(schedule: str, timezone: str, start: datetime) -> Iterator[datetime]:
+    """The scheduled moments after `start`, in UTC.
+
+    A wall clock repeats an hour in autumn, and Python compares two times of one zone by their
+    wall clocks: only in UTC is "after" what it says. For the same reason CronSim may give a
+    moment of the first of the two hours when it is asked from within the second.
+    """
+    for moment in CronSim(schedule, start.astimezone(ZoneInfo(timezone))):
+        utc = moment.astimezone(UTC)
+        if utc > start:
+            yield utc

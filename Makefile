@@ -1,0 +1,31 @@
+# Everything a person or CI does with this checkout. Set-up is idempotent and quick the second time.
+#   make demo                the whole story, offline
+#   make demo MODEL=gpt-5    the same with a real model (needs OPENAI_API_KEY or ANTHROPIC_API_KEY)
+#   make test ARGS="-k gate" any pytest arguments
+
+PYTHON := .venv/bin/python
+ARGS ?=
+
+.PHONY: setup demo test check bench docs
+
+setup:
+	@.ci/setup
+
+demo: setup
+	@.venv/bin/interlock demo $(if $(MODEL),--model $(MODEL))
+
+test:
+	@.ci/setup tests
+	@$(PYTHON) -m pytest -m "not benchmark" $(ARGS)
+
+check:
+	@.ci/setup venv
+	@.ci/check
+
+bench:
+	@.ci/setup tests
+	@$(PYTHON) -m pytest tests/benchmarks -m benchmark --timeout=1800 -q -s $(ARGS)
+
+docs:
+	@.ci/setup venv
+	@$(PYTHON) -m pytest -q tests/test_docs.py $(ARGS)

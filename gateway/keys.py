@@ -1,0 +1,72 @@
+"""Provider and tool-server keys: found here, bound to hosts here, scrubbed here.
+
+A key exists in this process only. It is read from the process's environment or a file at the
+moment it is used, is sent to a host on the operator's list and nowhere else, and is cut out of
+whatever a server sends back, so that a server that echoes headers cannot put it into the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gateway.policy import SecretRef
+from gateway.refusals import Code, Refusal
+
+REDACTED = "[redacted]"
+
+
+class Keyring:
+    """Resolves secret references against one environment mapping and the file system."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def find(self, reference: SecretRef | None, *, url: str, hosts: tuple[str, ...]) -> str | None:
+        """The secret for a request to `url`, or None when none is configured.
+
+        `hosts` is where it may go: `name` (any port) or `name:port`. Raises Refusal
+        (provider_error) when the host is not on the list or the secret is not there; the message
+        names the reference, never the value.
+        """
+        if reference is None:
+            return None
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if host not in hosts and f"{host}:{port}" not in hosts:
+            raise Refusal(
+                Code.PROVIDER_ERROR,
+                f"the key for {host} is not sent: the policy allows it for "
+                f"{', '.join(hosts) or 'no host'} only. Add the host to `hosts`, or correct the "
+                "address.",
+            )
+        if reference.env is not None:
+            value = self._environment.get(reference.env, "")
+            where = f"environment variable {reference.env}"
+        else:
+            path = Path(reference.file or "")
+            value = path.read_text().strip() if path.is_file() else ""
+            where = f"file {path}"
+        if not value:
+            raise Refusal(
+                Code.PROVIDER_ERROR,
+                f"no key: {where} is empty or missing in the gateway's process. Set it and "
+                "start the gateway again.",
+            )
+        return value
+
+
+def allowed_hosts(hosts: tuple[str, ...], base_url: str) -> tuple[str, ...]:
+    """The operator's list; where there is none, the host (and port) of the configured address."""
+    if hosts:
+        return hosts
+    parts = urlsplit(base_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return (f"{parts.hostname}:{port}",)
+
+
+def scrub(text: str, secret: str | None) -> str:
+    """`text` without the secret."""
+    return text.replace(secret, REDACTED) if secret and secret in text else text

@@ -1,0 +1,204 @@
+"""A call while it runs: what came so far, for everyone who waits for it.
+
+Several requests may follow one call (a client that lost its connection and asks again with the
+same key); each reads the same events from the beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.providers.conversation import Event
+from gateway.refusals import Code, Refusal
+from gateway.values import CallKey, Label, Millis, RunId, StepPath
+
+WATCH_SECONDS = 0.2
+"""How often running calls are checked for a revocation that came from another process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a call that was answered: what the ledger stored, and what this key has cost."""
+
+    response: Any
+    cost_nano: int
+    input_tokens: int
+    output_tokens: int
+    replayed: bool
+
+
+class LiveCall:
+    """Events and end of one running call. Written by its task, read by any number of followers."""
+
+    def __init__(self, key: CallKey, token_hash: str, request_hash: str) -> None:
+        self.key = key
+        self.token_hash = token_hash
+        self.request_hash = request_hash
+        self.target: str | None = None
+        self.label: Label | None = None
+        self.effect_key: str | None = None
+        self.events: list[Event] = []
+        self.cut: str | None = None
+        self.fault: Exception | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._end: Finished | Refusal | None = None
+        self._news = asyncio.Event()
+
+    def begin(self, *, target: str, label: Label, effect_key: str | None) -> None:
+        """Someone answers: from here on the headers are known."""
+        self.target, self.label, self.effect_key = target, label, effect_key
+        self._tell()
+
+    def add(self, event: Event) -> None:
+        """A piece of the answer."""
+        self.events.append(event)
+        self._tell()
+
+    def finish(self, end: Finished) -> None:
+        """The whole answer is settled."""
+        self._end = end
+        self._tell()
+
+    def fail(self, refusal: Refusal) -> None:
+        """There will be no (whole) answer. The first end stays."""
+        if self._end is None:
+            self._end = refusal
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def begun(self) -> None:
+        """Wait until there is something to say. Raises Refusal when that is no."""
+        while self.target is None and self._end is None:
+            await self._news.wait()
+        if self.target is None and isinstance(self._end, Refusal):
+            raise self._end
+
+    async def follow(self) -> AsyncIterator[Event]:
+        """Every event from the first one; ends when the call has. Raises Refusal."""
+        position = 0
+        while True:
+            while position < len(self.events):
+                yield self.events[position]
+                position += 1
+            if isinstance(self._end, Refusal):
+                raise self._end
+            if self._end is not None:
+                return
+            await self._news.wait()
+
+    async def finished(self) -> Finished:
+        """Wait for the end. Raises Refusal."""
+        while self._end is None:
+            await self._news.wait()
+        if isinstance(self._end, Refusal):
+            raise self._end
+        return self._end
+
+
+class LiveCalls:
+    """The calls this process is carrying out, by key.
+
+    `revoked` tells which of some token hashes have been revoked, and why; it is asked a few times
+    a second as long as anything runs. `boot` makes the keys of this process unlike any earlier's.
+    """
+
+    def __init__(self, revoked: Callable[[Sequence[str]], Mapping[str, str]], boot: Millis) -> None:
+        self._revoked = revoked
+        self._boot = boot
+        self._count = 0
+        self._calls: dict[CallKey, LiveCall] = {}
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def key(self, run: RunId, given: str | None) -> CallKey:
+        """The key a client gave, or a new one of its run. Raises Refusal (invalid_call_key)."""
+        if given is None:
+            self._count += 1
+            return CallKey(run, StepPath(f"x.{self._boot}{self._count:06d}"))
+        try:
+            key = CallKey.parse(given)
+        except ValueError as error:
+            raise Refusal(Code.INVALID_CALL_KEY, str(error)) from None
+        if key.run != run:
+            raise Refusal(
+                Code.INVALID_CALL_KEY, f"call key {given} is not of the caller's run {run}"
+            )
+        return key
+
+    def others(self, call: LiveCall) -> set[CallKey]:
+        """The keys of everything else that is running."""
+        return {key for key in self._calls if key != call.key}
+
+    def carry(
+        self,
+        key: CallKey,
+        token_hash: str,
+        request_hash: str,
+        run: Callable[[LiveCall], Awaitable[None]],
+    ) -> LiveCall:
+        """The running call of this key, started if there is none.
+
+        Raises Refusal (request_mismatch) when the key is running for another request.
+        """
+        found = self._calls.get(key)
+        if found is not None:
+            if found.request_hash != request_hash:
+                raise Refusal(
+                    Code.REQUEST_MISMATCH,
+                    f"call {key} is running for another request; a new request needs a new key",
+                )
+            return found
+        call = self._calls[key] = LiveCall(key, token_hash, request_hash)
+        call.task = asyncio.create_task(self._guard(call, run), name=f"call {key}")
+        if self._watcher is None or self._watcher.done():
+            self._watcher = asyncio.create_task(self._watch(), name="revocations")
+        return call
+
+    async def _guard(self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]) -> None:
+        try:
+            await run(call)
+        except Refusal as refusal:
+            call.fail(refusal)
+        except asyncio.CancelledError:
+            code = Code.REVOKED if call.cut else Code.INTERNAL_ERROR
+            call.fail(Refusal(code, call.cut or "the gateway is stopping"))
+        except Exception as error:
+            call.fault = error
+            call.fail(Refusal(Code.INTERNAL_ERROR, f"a fault of the gateway in call {call.key}"))
+        finally:
+            del self._calls[call.key]
+
+    async def _watch(self) -> None:
+        while self._calls:
+            self.cut_revoked()
+            await asyncio.sleep(WATCH_SECONDS)
+
+    def cut_revoked(self) -> int:
+        """Cut running calls whose principal was revoked; returns how many."""
+        revoked = self._revoked(sorted({call.token_hash for call in self._calls.values()}))
+        cut = 0
+        for call in list(self._calls.values()):
+            if call.token_hash in revoked and call.cut is None and call.task is not None:
+                call.cut = f"run {call.key.run} was revoked: {revoked[call.token_hash]}"
+                call.task.cancel()
+                cut += 1
+        return cut
+
+    async def drain(self, seconds: float) -> int:
+        """Wait for running calls to end; cut the rest. Returns how many were cut."""
+        tasks = [call.task for call in self._calls.values() if call.task is not None]
+        if not tasks:
+            return 0
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return len(late)

@@ -1,0 +1,1 @@
+"""Tools: what callers see of MCP (`server`), real servers (`upstream`), recorded worlds."""

@@ -1,0 +1,228 @@
+"""The gateway as a process: puts the rooms together, listens, drains, and says where it is.
+
+Exactly one per database (a lock file sees to it), because open reservations found at the start
+are taken for those of a dead predecessor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway import access, calls
+from gateway.app import sockets
+from gateway.app.control import ControlApp
+from gateway.app.face import GatewayApp, for_principal
+from gateway.app.sockets import RunSockets
+from gateway.database import Database, DatabaseError, GroupCommit
+from gateway.door import Door
+from gateway.keys import Keyring
+from gateway.log import Log, LogHandler
+from gateway.providers.upstream import Upstream, build_client
+from gateway.refusals import Refusal
+from gateway.values import Clock, Millis
+
+CONTROL = "gateway-control.sock"
+READY = "gateway.json"
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> Millis:
+        """Milliseconds since the epoch, UTC."""
+        return Millis(time.time_ns() // 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says."""
+
+    state: Path
+    database: Path
+    host: str
+    port: int
+    drain_seconds: float
+
+
+def parse(arguments: Sequence[str]) -> Settings:
+    """Settings from the command line; argparse ends the process (status 2) on wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
+    parser.add_argument("--state", type=Path, required=True, help="state directory")
+    parser.add_argument("--database", type=Path, help="default: STATE/interlock.sqlite")
+    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
+    parser.add_argument("--drain-seconds", type=float, default=30.0)
+    given = parser.parse_args(arguments)
+    host, _, port = given.listen.rpartition(":")
+    if not host or not port.isdigit():
+        parser.error(f"--listen {given.listen}: expected HOST:PORT")
+    state = given.state.resolve()
+    return Settings(
+        state=state,
+        database=given.database or state / "interlock.sqlite",
+        host=host.strip("[]"),
+        port=int(port),
+        drain_seconds=given.drain_seconds,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its handling of signals: it would kill us after a good end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._leave)
+        yield
+
+    def _leave(self) -> None:
+        self.should_exit = True
+
+
+async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock, log: Log) -> None:
+    """Run until SIGTERM or SIGINT. Raises DatabaseError, OSError (address in use)."""
+    database = Database(settings.database)
+    database.migrate(calls.MIGRATIONS)
+    with database.transaction() as tx:
+        try:
+            rules = access.current_policy(tx)[1].budgets
+        except Refusal:
+            rules = ()
+        lost = calls.recover(tx, rules=rules, now=clock.now())
+    if lost:
+        log.write("recovered", unknown=lost)
+    commits = GroupCommit(database)
+    client = build_client()
+    door = Door(database, commits, clock, Upstream(client, Keyring(environment)))
+    app = GatewayApp(door, clock, log, lambda: _unready(database))
+
+    server = _Server(_config(app, settings.drain_seconds))
+    listening: list[asyncio.Server] = []
+
+    async def listen(bound: socket.socket, application: Callable[..., Any]) -> asyncio.Server:
+        config = _config(application, settings.drain_seconds)
+        config.load()
+
+        def protocol() -> asyncio.Protocol:
+            return HttpToolsProtocol(config=config, server_state=server.server_state, app_state={})
+
+        loop = asyncio.get_running_loop()
+        if bound.family == socket.AF_UNIX:
+            return await loop.create_unix_server(protocol, sock=bound)
+        return await loop.create_server(protocol, sock=bound)
+
+    runs = RunSockets(
+        settings.state / "sockets",
+        lambda bound, token_hash: listen(bound, for_principal(app, token_hash)),
+    )
+    for run, token_hash in access.sockets(database, now=clock.now()):
+        await runs.open(run, token_hash)
+    control = ControlApp(runs, commits, door.live, clock)
+    bound = sockets.bind(settings.state, CONTROL, mode=0o600)
+    listening.append(await listen(bound, control))
+
+    tcp = socket.create_server((settings.host, settings.port), backlog=2048)
+    host, port = tcp.getsockname()[:2]
+    _announce(settings.state, host, port, clock)
+    log.write("ready", host=host, port=port, pid=os.getpid())
+    await server.serve(sockets=[tcp])
+
+    runs.stop()
+    for other in listening:
+        other.close()
+    cut = await door.live.drain(settings.drain_seconds)
+    commits.close()
+    await client.close()
+    database.close()
+    for name in (READY, CONTROL):
+        (settings.state / name).unlink(missing_ok=True)
+    log.write("stopped", cut=cut)
+
+
+def _config(application: Callable[..., Any], drain_seconds: float) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(drain_seconds) or 1,
+    )
+
+
+def _unready(database: Database) -> str | None:
+    try:
+        access.current_policy(database)
+    except Refusal as refusal:
+        return refusal.message
+    except Exception as error:
+        return f"the database cannot be read ({type(error).__name__})"
+    return None
+
+
+def _announce(state: Path, host: str, port: int, clock: Clock) -> None:
+    """Write `gateway.json` so that a reader sees the whole of it or nothing."""
+    shown = f"[{host}]" if ":" in host else host
+    document = {
+        "pid": os.getpid(),
+        "host": host,
+        "port": port,
+        "url": f"http://{shown}:{port}",
+        "control": str(state / CONTROL),
+        "started_at": clock.now(),
+    }
+    draft = state / f"{READY}.new"
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(document, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(state / READY)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit codes: 0 stopped in good order, 1 cannot run here (says why), 2 wrong usage."""
+    settings = parse(arguments)
+    clock = SystemClock()
+    log = Log(clock, sys.stderr)
+    logging.getLogger().addHandler(LogHandler(log))
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (settings.state / "gateway.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            log.write("refused", text=f"another gateway serves {settings.state}")
+            return 1
+        try:
+            with asyncio.Runner(loop_factory=_loop) as runner:
+                runner.run(serve(settings, dict(os.environ), clock, log))
+        except (DatabaseError, OSError) as error:
+            log.write("refused", text=str(error))
+            return 1
+    return 0
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()

@@ -1,0 +1,56 @@
+"""`interlock validate`: findings of a work directory, before anything is pushed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from reconciler.cli.options import NEGATIVE, guarded, json_option, show_json
+
+
+@click.command("validate")
+@click.argument(
+    "directory", type=click.Path(exists=True, file_okay=False, path_type=Path), default="."
+)
+@json_option
+@guarded
+def validate_command(directory: Path, as_json: bool) -> None:
+    """Check the config repo in DIRECTORY: every finding with file:line:column and its fix.
+
+    Exit code 1 when there is an error. What is valid here compiles to the digests shown.
+    """
+    from reconciler.config.load import load
+    from reconciler.release import Release, compile_fleet
+    from reconciler.source.tree import DirectoryTree
+
+    loaded = load(DirectoryTree(directory))
+    findings = list(loaded.findings)
+    releases = {}
+    if loaded.fleet is not None:
+        for agent, result in compile_fleet(loaded.fleet).items():
+            if isinstance(result, Release):
+                releases[agent] = result.digest
+            else:
+                findings += result
+    errors = [f for f in findings if f.severity == "error"]
+    if as_json:
+        show_json(
+            {
+                "valid": not errors,
+                "findings": [f.as_json() for f in findings],
+                "releases": dict(sorted(releases.items())),
+            }
+        )
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+        if errors:
+            click.echo(f"\n{len(errors)} error{'s' * (len(errors) != 1)} in {directory}")
+        else:
+            width = max((len(name) for name in releases), default=0)
+            for name, digest in sorted(releases.items()):
+                click.echo(f"{name:<{width}}  {digest}")
+            click.echo(f"{len(releases)} agents are valid")
+    sys.exit(NEGATIVE if errors else 0)

@@ -1,0 +1,230 @@
+"""Long-running and whole-machine verbs: reconcile, serve, rebuild, lock, doctor, demo, version."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from reconciler.cli.options import (
+    LACKING,
+    NEGATIVE,
+    F,
+    fail,
+    guarded,
+    json_option,
+    repo_option,
+    show_json,
+    state_option,
+)
+
+
+@click.command("version")
+def version_command() -> None:
+    """Print the version of this program."""
+    from importlib.metadata import version
+
+    click.echo(f"interlock {version('interlock')}")
+
+
+def _service_options(command: F) -> F:
+    command = click.option(
+        "--signing-key",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="SSH private key that signs the record [or INTERLOCK_SIGNING_KEY: path or key].",
+    )(command)
+    return click.option(
+        "--slots", default=4, show_default=True, help="Runs executed at the same time."
+    )(command)
+
+
+@click.command("reconcile")
+@click.option("--once", is_flag=True, required=True, help="Tick until quiet, then out.")
+@click.option(
+    "--deadline",
+    default=None,
+    help="Stop taking new work after this time, e.g. 25m; keep it below the CI job's time-out.",
+)
+@_service_options
+@state_option
+@repo_option
+@json_option
+@guarded
+def reconcile_command(
+    once: bool,
+    deadline: str | None,
+    signing_key: Path | None,
+    slots: int,
+    state: Path,
+    repo: str | None,
+    branch: str | None,
+    as_json: bool,
+) -> None:
+    """One reconcile job: look at git, gate, promote, run what is due, commit the record.
+
+    An empty --state directory is restored from the signed state on the reports branch first.
+    """
+    from reconciler.cli.progress import Watcher
+    from reconciler.config.models.fields import parse_duration
+    from reconciler.process import loop
+    from reconciler.process.compose import Options
+
+    seconds = None
+    if deadline is not None:
+        try:
+            seconds = int(parse_duration(deadline)) / 1000
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--deadline") from None
+    watcher = Watcher(quiet=as_json)
+    options = Options(state, repo, branch, signing_key, slots, seconds)
+    with watcher:
+        ticked = loop.once(options, os.environ, watcher.watch)
+    if as_json:
+        show_json(
+            {
+                "commit": ticked.commit,
+                "open_runs": ticked.open_runs,
+                "problems": ticked.problems,
+                "events": watcher.events,
+            }
+        )
+    if ticked.problems:
+        sys.exit(NEGATIVE)
+
+
+@click.command("serve")
+@_service_options
+@state_option
+@repo_option
+@guarded
+def serve_command(
+    signing_key: Path | None, slots: int, state: Path, repo: str | None, branch: str | None
+) -> None:
+    """The service: reconciler, gateway and runner as supervised processes, until SIGTERM."""
+    from reconciler.cli.progress import Watcher
+    from reconciler.process import loop
+    from reconciler.process.compose import Options
+
+    with Watcher() as watcher:
+        loop.serve(Options(state, repo, branch, signing_key, slots), os.environ, watcher.watch)
+
+
+def follow_run(options: object, run: str, *, as_json: bool) -> None:
+    """Execute what is open until `run` has ended, then show its trace."""
+    from reconciler.cli.progress import Watcher
+    from reconciler.cli.reading import show_trace
+    from reconciler.process import loop
+
+    watcher = Watcher(quiet=as_json)
+    with watcher:
+        loop.once(options, os.environ, watcher.watch)  # type: ignore[arg-type]
+    show_trace(options.state, run, as_json=as_json)  # type: ignore[attr-defined]
+
+
+@click.command("rebuild")
+@state_option
+@repo_option
+@json_option
+@guarded
+def rebuild_command(state: Path, repo: str | None, branch: str | None, as_json: bool) -> None:
+    """Restore the state directory from the signed state on the reports branch.
+
+    Refuses unknown signers and a state that went backwards. Without a clean-shutdown mark it
+    starts with assignments held and the gap charged at worst case, and says so.
+    """
+    from reconciler.process.compose import Options, allowed_signers, open_context, reports_branch
+    from reconciler.process.lock import sole
+    from reconciler.record.rebuild import rebuild
+
+    with sole(state):
+        context = open_context(Options(state, repo, branch), os.environ, job=True)
+        context.config.fetch()
+        rebuilt = rebuild(
+            context.database,
+            context.config,
+            branch=reports_branch(context),
+            allowed=allowed_signers(context),
+            clock=context.clock,
+        )
+    if as_json:
+        show_json(
+            {
+                "runs": rebuilt.runs,
+                "held": rebuilt.held,
+                "lost_claims": list(rebuilt.lost_claims),
+                "notes": list(rebuilt.notes),
+            }
+        )
+        return
+    click.echo(f"restored {rebuilt.runs} runs from {reports_branch(context)}")
+    for note in rebuilt.notes:
+        click.echo(f"  {note}")
+
+
+@click.command("lock")
+@click.argument(
+    "directory", type=click.Path(exists=True, file_okay=False, path_type=Path), default="."
+)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="NAME=REF",
+    help="Image behind a name [default: default=the image that set-up made].",
+)
+@guarded
+def lock_command(directory: Path, images: tuple[str, ...]) -> None:
+    """Write interlock.lock in DIRECTORY: the digests of the sandbox images on this machine."""
+    from reconciler.config.lockfile import write_images
+    from runner.sandbox.images import default_reference, image_id
+
+    wanted = dict(item.partition("=")[::2] for item in images) or {"default": default_reference()}
+    found = {}
+    for name, reference in sorted(wanted.items()):
+        digest = image_id(reference)
+        if digest is None:
+            fail(f"there is no image {reference!r} on this machine: pull or build it", LACKING)
+        found[name] = str(digest)
+    path = write_images(directory, found)
+    for name, digest in found.items():
+        click.echo(f"{path}: {name} = {digest}")
+
+
+@click.command("doctor")
+@state_option
+@json_option
+def doctor_command(state: Path, as_json: bool) -> None:
+    """What this machine lacks, and how to get it. Exit code 3 when something is missing."""
+    from reconciler.process.doctor import examine
+
+    found = examine(state, os.environ)
+    if as_json:
+        show_json([{"what": c.what, "ok": c.ok, "seen": c.seen, "fix": c.fix} for c in found])
+    else:
+        width = max(len(check.what) for check in found)
+        for check in found:
+            mark = click.style("ok", fg="green") if check.ok else click.style("--", fg="red")
+            click.echo(f"{mark}  {check.what:<{width}}  {check.seen}")
+            if not check.ok:
+                click.echo(f"    {'':<{width}}  → {check.fix}")
+    if not all(check.ok for check in found):
+        sys.exit(LACKING)
+
+
+@click.command("demo")
+@click.option("--model", help="Tell it with a real model, e.g. gpt-5-mini [needs its API key].")
+@click.option("--keep", is_flag=True, help="Keep the temporary folder without asking further.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to tell it [default: a new temporary folder].",
+)
+@guarded
+def demo_command(model: str | None, keep: bool, folder: Path | None) -> None:
+    """The whole story on a temporary repo: gate, canary, rollback, budgets, a crash, a rebuild."""
+    from reconciler.demo.story import tell
+
+    sys.exit(tell(folder=folder, model=model, environment=dict(os.environ), keep=keep))

@@ -1,0 +1,282 @@
+"""What a config repo declares, after reading, inheriting and resolving: plain frozen values.
+
+Everything an agent needs is in its `AgentConfig`: texts are read, names are resolved, limits are
+effective. Nothing here refers to YAML, and nothing needs the tree again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from gateway.policy import Limits, Policy
+from gateway.values import AgentName, Millis, TeamName, content_hash
+from reconciler.findings import Finding, Place
+from runner.spec import ChangeCheck, Check, Recorded, RoleKind, ToolCheck, Until
+
+SUITE_FORMAT = "interlock.suite/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A Markdown file without its front matter. `version` is what the front matter declares."""
+
+    path: str
+    body: str
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SkillConfig:
+    """A skill folder. `files` by path relative to it; SKILL.md without its front matter."""
+
+    name: str
+    description: str
+    files: Mapping[str, str]
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedTool:
+    """A tool of a server as one participant may use it."""
+
+    args: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    approval: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantConfig:
+    """What the agent itself and each of its sub-agents have in common."""
+
+    name: str
+    """`main` for the agent itself."""
+    kind: RoleKind
+    model: str
+    parameters: Mapping[str, str | int]
+    instructions: Text
+    skills: tuple[SkillConfig, ...]
+    builtin: tuple[str, ...]
+    tools: Mapping[str, GrantedTool]
+    """By `server.tool`."""
+    limits: Limits
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxConfig:
+    """The container of a run. `image` is a name; the digest is in the fleet's `images`."""
+
+    image: str
+    cpus_milli: int
+    memory_bytes: int
+    pids: int
+    disk_bytes: int
+    exec_timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceConfig:
+    """The git repository a run works on."""
+
+    git: str
+    ref: str
+    protect: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerConfig:
+    """When a run starts; no schedule means only when asked for."""
+
+    schedule: str | None
+    timezone: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirstReleasePolicy:
+    """How an agent's first release is judged."""
+
+    min_pass_rate_permille: int
+    approval: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GatePolicy:
+    """The offline gate. Shares and ratios are integer thousandths: exact, and fit for a digest."""
+
+    delta_permille: int
+    looks: tuple[int, ...]
+    first_release: FirstReleasePolicy
+    cost_ratio_permille: int | None
+    latency_ratio_permille: int | None
+    max_errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryPolicy:
+    """The first live runs of a candidate: the next `count` of them."""
+
+    count: int
+    horizon: int
+    max_age_ms: Millis
+
+
+Harm = Literal["finish_pinned", "stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class HarmPolicy:
+    """What becomes of runs in flight when a release is rolled back."""
+
+    quality: Harm = "finish_pinned"
+    safety: Harm = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPolicy:
+    """How a change goes live; `name` is `inline` for one written in the agent's own file.
+
+    Field by field what `reconciler.rollout.model.RolloutPolicy` holds, which is above this room.
+    """
+
+    name: str
+    gate: GatePolicy | None
+    canary: CanaryPolicy | None
+    on_harm: HarmPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case. `workspace` is a directory of the tree, `workspace_oid` its git OID."""
+
+    id: str
+    input: str
+    workspace: str
+    workspace_oid: str
+    critical: bool
+    checks: tuple[Check, ...]
+    recorded: tuple[Recorded, ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinel:
+    """A deliberately bad variant: what is given replaces the agent's."""
+
+    id: str
+    why: str
+    instructions: Text | None
+    model: str | None
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Cases and sentinels, each by id."""
+
+    name: str
+    path: str
+    cases: tuple[Case, ...]
+    sentinels: tuple[Sentinel, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is asked and how it is judged; names of files do not count."""
+        return content_hash(
+            {
+                "format": SUITE_FORMAT,
+                "cases": {
+                    case.id: {
+                        "input": case.input,
+                        "workspace": case.workspace_oid,
+                        "critical": case.critical,
+                        "checks": [check.model_dump(mode="json") for check in case.checks],
+                        "recorded": [r.model_dump(mode="json") for r in case.recorded],
+                    }
+                    for case in self.cases
+                },
+                "sentinels": {
+                    sentinel.id: {
+                        "instructions": sentinel.instructions.body
+                        if sentinel.instructions
+                        else None,
+                        "model": sentinel.model,
+                    }
+                    for sentinel in self.sentinels
+                },
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """One agent with effective values."""
+
+    name: AgentName
+    team: TeamName
+    main: ParticipantConfig
+    subagents: tuple[ParticipantConfig, ...]
+    limits: Limits
+    until: Until
+    sandbox: SandboxConfig
+    workspace: WorkspaceConfig | None
+    safety: tuple[ChangeCheck | ToolCheck, ...]
+    owns: tuple[str, ...]
+    rollout: RolloutPolicy
+    trigger: TriggerConfig
+    suite: Suite | None
+    place: Place
+    origins: Mapping[str, Place]
+    """Where each effective value was written, by its path: `harness.max_steps`, `model`, …"""
+
+    @property
+    def participants(self) -> tuple[ParticipantConfig, ...]:
+        """The agent itself, then its sub-agents."""
+        return (self.main, *self.subagents)
+
+
+@dataclass(frozen=True, slots=True)
+class TeamConfig:
+    """People and the paths they own."""
+
+    name: TeamName
+    members: tuple[str, ...]
+    owns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything one commit declares. Only agents without errors are in `agents`."""
+
+    name: str
+    branch: str
+    reports_branch: str
+    signers: tuple[str, ...]
+    teams: Mapping[TeamName, TeamConfig]
+    platform: Policy
+    """Providers, models, servers and budgets; without the agents' ceilings, see `config.policy`."""
+    images: Mapping[str, str]
+    """Image name → digest, from interlock.lock."""
+    rollouts: Mapping[str, RolloutPolicy]
+    agents: Mapping[AgentName, AgentConfig]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The outcome of reading a tree.
+
+    `fleet` is None when a file that all agents share is in error: then nothing of this commit
+    may be acted upon (fail closed), and everything that is live stays as it is. `broken` holds
+    the agents that are in error, each with its findings; they keep their stable release.
+    """
+
+    fleet: Fleet | None
+    findings: tuple[Finding, ...]
+    broken: Mapping[AgentName, tuple[Finding, ...]]
+
+
+def replace_tools(
+    participant: ParticipantConfig, tools: Mapping[str, GrantedTool]
+) -> ParticipantConfig:
+    """The participant with other tools."""
+    return replace(participant, tools=tools)

@@ -1,0 +1,55 @@
+"""The gateway's snapshot of a fleet: what every agent may do *today*, by role.
+
+A release says what an agent was tested with; this says what the watched branch allows now. The
+gateway grants the intersection, so a power taken away here is gone at once, without a rollout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.policy import AgentPolicy, Grants, Policy, ToolGrant
+from gateway.values import AgentName
+from reconciler.config.fleet import AgentConfig, Fleet, ParticipantConfig
+
+
+def policy(fleet: Fleet, *, keep: Mapping[AgentName, AgentPolicy] | None = None) -> Policy:
+    """The policy of a fleet.
+
+    An agent that the policy does not know may do nothing. `keep` gives the ceilings of agents
+    that this commit declares but breaks, so that an author's typing error does not switch off
+    the loop that is live: what they had before (or what their stable release grants, see
+    `reconciler.release.ceiling`). An agent that is not broken is never taken from `keep`.
+    """
+    agents: dict[str, AgentPolicy] = {str(name): kept for name, kept in (keep or {}).items()}
+    for name, agent in fleet.agents.items():
+        agents[name] = ceiling(agent, fleet.platform)
+    return fleet.platform.model_copy(update={"agents": dict(sorted(agents.items()))})
+
+
+def ceiling(agent: AgentConfig, platform: Policy) -> AgentPolicy:
+    """What an agent's own file allows each of its roles."""
+    return AgentPolicy(
+        team=agent.team,
+        roles={p.name: _grants(p, platform) for p in agent.participants},
+    )
+
+
+def _grants(participant: ParticipantConfig, platform: Policy) -> Grants:
+    return Grants(
+        models=admissible(participant.model, platform),
+        tools={
+            name: ToolGrant(args=tool.args, approval=tool.approval)
+            for name, tool in sorted(participant.tools.items())
+        },
+        limits=participant.limits,
+    )
+
+
+def admissible(model: str, platform: Policy) -> tuple[str, ...]:
+    """The name an agent asks for and the models it may stand for, sorted.
+
+    Both are granted, so that the gateway can refuse a target that a virtual model got after the
+    release was tested.
+    """
+    return tuple(sorted({model, *platform.targets(model)}))

@@ -1,0 +1,1 @@
+"""Northwind's billing: from orders to invoices and a monthly report."""

@@ -1,0 +1,158 @@
+"""Wiring: from options and environment to a `Context` that a tick can work with."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import gateway.calls
+import reconciler.schema
+import runner.queue
+from gateway.database import Database
+from reconciler.process.clock import SystemClock
+from reconciler.process.supervisor import EnvironmentLacks
+from reconciler.record import rebuild as rebuilding
+from reconciler.source import Auth, Mirror, Signer, Timeouts
+from reconciler.tick.context import Context
+from reconciler.tick.declare import compile_commit
+
+DATABASE = "interlock.sqlite"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person or a job tells; everything else is in git."""
+
+    state: Path
+    repo: str | None = None
+    branch: str | None = None
+    signing_key: Path | None = None
+    slots: int = 4
+    deadline_s: float | None = None
+
+
+def open_database(state: Path) -> Database:
+    """The state directory's database, its schema brought forward."""
+    database = Database(state / DATABASE)
+    database.migrate(
+        (*gateway.calls.MIGRATIONS, *runner.queue.MIGRATIONS, *reconciler.schema.MIGRATIONS)
+    )
+    return database
+
+
+def open_context(options: Options, environment: Mapping[str, str], *, job: bool) -> Context:
+    """Everything a tick needs. Clones the config repo when the state directory is empty.
+
+    Raises EnvironmentLacks when no repository is known, RemoteUnavailable when it must be cloned
+    and cannot be reached.
+    """
+    state = options.state.resolve()
+    database = open_database(state)
+    repo = options.repo or _remembered(database, "repo")
+    if repo is None:
+        raise EnvironmentLacks(
+            "no config repo is known: give --repo URL (or set INTERLOCK_REPO). "
+            "`interlock reconcile --once --repo URL --state DIR` remembers it."
+        )
+    auth = _auth(environment)
+    # The whole operation may take as long as a large clone does, but silence means a dead remote.
+    timeouts = Timeouts(connect_ms=10_000, silence_ms=30_000, total_ms=600_000)
+    config = Mirror.open_or_clone(
+        repo, state / "mirrors" / "config.git", auth=auth, timeouts=timeouts
+    )
+    branch = options.branch or _remembered(database, "branch") or config.default_branch() or "main"
+    for name, value in (("repo", repo), ("branch", branch)):
+        _remember(database, name, value)
+    return Context(
+        database=database,
+        clock=SystemClock.from_environment(environment),
+        state=state,
+        config=config,
+        branch=branch,
+        machine=socket.gethostname(),
+        job=job,
+        signer=_signer(options, environment, state),
+        mirror=lambda url, path: Mirror.open_or_clone(url, path, auth=auth, timeouts=timeouts),
+        seeded=random.Random,
+    )
+
+
+def allowed_signers(context: Context) -> tuple[str, ...]:
+    """Public keys the head of the watched branch believes; empty when it cannot be read."""
+    head = context.config.resolve(context.branch)
+    if head is None:
+        return ()
+    found = compile_commit(context, head).found
+    return found.fleet.signers if found is not None else ()
+
+
+def reports_branch(context: Context) -> str:
+    """Where the record goes, as the watched branch says."""
+    if context.declared is not None:
+        return context.declared.fleet.reports_branch
+    head = context.config.resolve(context.branch)
+    found = compile_commit(context, head).found if head is not None else None
+    return found.fleet.reports_branch if found is not None else "interlock/reports"
+
+
+def restore_if_new(context: Context) -> rebuilding.Rebuilt | None:
+    """A fresh state directory goes on from the reports branch; None when it is not fresh.
+
+    Raises the errors of `record.rebuild` when the branch cannot be believed: nothing may run on
+    a state that somebody else made up.
+    """
+    if context.database.one("SELECT 1 AS yes FROM audit LIMIT 1") is not None:
+        return None
+    return rebuilding.rebuild(
+        context.database,
+        context.config,
+        branch=reports_branch(context),
+        allowed=allowed_signers(context),
+        clock=context.clock,
+    )
+
+
+def _auth(environment: Mapping[str, str]) -> Auth | None:
+    token = environment.get("INTERLOCK_GIT_TOKEN") or environment.get("GITHUB_TOKEN")
+    return Auth(token=lambda: token) if token else None
+
+
+def _signer(options: Options, environment: Mapping[str, str], state: Path) -> Signer | None:
+    if options.signing_key is not None:
+        if not options.signing_key.is_file():
+            raise EnvironmentLacks(
+                f"there is no signing key at {options.signing_key}; make one with "
+                f"`ssh-keygen -t ed25519 -N '' -f {options.signing_key}` and add its public half "
+                "to fleet.reports.signers in interlock.yaml"
+            )
+        return Signer(options.signing_key)
+    text = environment.get("INTERLOCK_SIGNING_KEY")
+    if not text:
+        return None
+    if Path(text).is_file():
+        return Signer(Path(text))
+    # A CI secret holds the key itself; ssh-keygen reads keys from files only.
+    path = state / "signing-key"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text.strip() + "\n")
+    return Signer(path)
+
+
+def _remembered(database: Database, name: str) -> str | None:
+    row = database.one("SELECT value FROM facts WHERE name = :name", name=name)
+    return str(row["value"]) if row else None
+
+
+def _remember(database: Database, name: str, value: str) -> None:
+    with database.transaction() as tx:
+        tx.execute(
+            "INSERT INTO facts (name, value) VALUES (:name, :value)"
+            " ON CONFLICT (name) DO UPDATE SET value = :value",
+            name=name,
+            value=value,
+        )

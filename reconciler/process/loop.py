@@ -1,0 +1,175 @@
+"""The two ways to run, over one tick: until quiet (a scheduled job), or for ever (the service)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from reconciler.process.compose import (
+    Options,
+    allowed_signers,
+    open_context,
+    reports_branch,
+    restore_if_new,
+)
+from reconciler.process.lock import sole
+from reconciler.process.supervisor import Supervisor, workers
+from reconciler.record.publish import Outcome, Published, publish
+from reconciler.tick import Ticked, assign, tick
+from reconciler.tick.context import Context
+
+PAUSE_S = 0.25
+"""Between two ticks while runs are open: short beside a run, long beside a tick."""
+REPORT_EVERY_S = 30.0
+"""Progress of evals is worth a commit this often; decisions and live runs at once."""
+
+
+@dataclass
+class Progress:
+    """What a person watching may be shown after each tick."""
+
+    ticked: Ticked
+    published: Published | None
+    notes: tuple[str, ...] = ()
+
+
+Watch = Callable[[Context, Progress], None]
+
+
+@dataclass
+class Loop:
+    """Ticks, and publishes what is worth it. One per state directory, under its lock."""
+
+    context: Context
+    options: Options
+    environment: Mapping[str, str]
+    watch: Watch
+    stack: ExitStack
+    supervisor: Supervisor | None = None
+    published_at: float = 0.0
+    pending: bool = False
+    ticks: int = 0
+
+    def step(self) -> Ticked:
+        """One tick, the workers it needs, and the record of it."""
+        if self.supervisor is not None:
+            self.supervisor.check()
+        ticked = tick(self.context)
+        self.ticks += 1
+        urgent = bool(ticked.opened or ticked.moved or ticked.started or ticked.ended)
+        self.pending = self.pending or ticked.changed
+        published = None
+        with self.context.database.snapshot() as tx:
+            claims = bool(assign.open_claims(tx))
+        due = time.monotonic() - self.published_at > REPORT_EVERY_S
+        if claims or urgent or (self.pending and due):
+            published = self.publish(clean=False)
+        if ticked.busy and self.supervisor is None:
+            self.supervisor = self.stack.enter_context(
+                workers(self.context.state, self.environment, slots=self.options.slots)
+            )
+        self.watch(self.context, Progress(ticked, published))
+        return ticked
+
+    def publish(self, *, clean: bool, force: bool = False) -> Published | None:
+        """Commit the record; claims that it carried become runs. None without a signing key."""
+        context = self.context
+        if context.signer is None:
+            return None
+        result = publish(
+            context.database,
+            context.config,
+            branch=reports_branch(context),
+            signer=context.signer,
+            clock=context.clock,
+            machine=context.machine,
+            clean=clean,
+            allowed=allowed_signers(context),
+            sleep=time.sleep,
+            draw=context.seeded(f"{context.machine}:{self.ticks}").random,
+            force=force,
+        )
+        if result.outcome in (Outcome.PUSHED, Outcome.NOTHING_NEW):
+            with context.database.transaction() as tx:
+                assign.claims_pushed(tx, list(result.claims))
+            self.published_at = time.monotonic()
+            self.pending = False
+        else:
+            context.problems.append(f"the record was not written: {result.reason}")
+        return result
+
+
+class Superseded(Exception):
+    """Another reconciler moved the state; this one must start again from git."""
+
+
+def once(options: Options, environment: Mapping[str, str], watch: Watch) -> Ticked:
+    """Tick until nothing is open and nothing changes, or until the deadline; then record it.
+
+    What is still open at the deadline stays in the store and goes on at the next job. Raises
+    Busy, EnvironmentLacks, RemoteUnavailable, rebuild errors, Superseded.
+    """
+    started = time.monotonic()
+    with ExitStack() as stack:
+        stack.enter_context(sole(options.state))
+        context = open_context(options, environment, job=True)
+        rebuilt = restore_if_new(context)
+        loop = Loop(context, options, environment, watch, stack)
+        if rebuilt is not None:
+            watch(context, Progress(_nothing(), None, tuple(rebuilt.notes)))
+        while True:
+            ticked = loop.step()
+            if not ticked.busy and not ticked.changed:
+                break
+            late = (
+                options.deadline_s is not None and time.monotonic() - started > options.deadline_s
+            )
+            if late:
+                break
+            if ticked.busy:
+                time.sleep(PAUSE_S)
+        if loop.supervisor is not None:
+            loop.supervisor.stop()
+        result = loop.publish(clean=not ticked.busy, force=loop.pending)
+        if result is not None and result.outcome is Outcome.SUPERSEDED:
+            raise Superseded(result.reason)
+        watch(context, Progress(ticked, result))
+        return ticked
+
+
+def serve(
+    options: Options,
+    environment: Mapping[str, str],
+    watch: Watch,
+    *,
+    every_s: float = 1.0,
+) -> None:
+    """The service: gateway and runner as supervised children, a tick every `every_s` seconds.
+
+    Ends in good order on SIGTERM or SIGINT: runs give their leases back, the record is marked as
+    cleanly shut down.
+    """
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with ExitStack() as stack:
+        stack.enter_context(sole(options.state))
+        context = open_context(options, environment, job=False)
+        restore_if_new(context)
+        loop = Loop(context, options, environment, watch, stack)
+        loop.supervisor = stack.enter_context(
+            workers(context.state, environment, slots=options.slots)
+        )
+        while not stopping.is_set():
+            loop.step()
+            stopping.wait(every_s)
+        loop.supervisor.stop()
+        loop.publish(clean=True, force=True)
+
+
+def _nothing() -> Ticked:
+    return Ticked(None, 0, 0, 0, 0, [], 0)

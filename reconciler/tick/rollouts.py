@@ -1,0 +1,326 @@
+"""Rollouts: open what the watched branch newly asks for, and move what is open.
+
+The deciding is in `rollout.advance` (pure). Here the facts are gathered, and what it asks for is
+carried out in the same transaction that stores the new state: there is no moment at which the
+decision is known and the pointer is not flipped, or the other way round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.database import Transaction
+from gateway.values import AgentName, Millis, Purpose, canonical_json, derived_id
+from reconciler.gates.evidence import ANCHOR, CANDIDATE, STABLE
+from reconciler.gates.live import judge_run
+from reconciler.record import audit
+from reconciler.release import Release, parse_document, run_spec
+from reconciler.rollout import store
+from reconciler.rollout.advance import advance
+from reconciler.rollout.model import (
+    Action,
+    CanaryReading,
+    CloseCanary,
+    Facts,
+    GateReading,
+    HardStop,
+    OpenCanary,
+    Promote,
+    RollBack,
+    Rollout,
+    StartEvals,
+    State,
+    WriteReceipt,
+)
+from reconciler.tick import evals
+from reconciler.tick.context import Context, Declared
+from reconciler.tick.declare import rollout_policy, shape
+from runner import queue
+from runner.spec import RunOutcome, RunSpec
+
+ACTOR = "interlock"
+
+
+def open_new(context: Context, declared: Declared) -> int:
+    """A rollout for every agent whose declared release is not live yet; returns how many."""
+    now = context.clock.now()
+    opened = 0
+    with context.database.transaction() as tx:
+        for agent, release in declared.releases.items():
+            rollout = _wanted_rollout(tx, declared, agent, release, now)
+            if rollout is None:
+                continue
+            store.save(tx, rollout)
+            audit.append(
+                tx,
+                now=now,
+                actor=ACTOR,
+                action="rollout.open",
+                agent=agent,
+                subject=rollout.id,
+                reason=f"{rollout.stable or 'nothing'} → {rollout.candidate}",
+            )
+            opened += 1
+    return opened
+
+
+def _wanted_rollout(
+    tx: Transaction, declared: Declared, agent: AgentName, release: Release, now: Millis
+) -> Rollout | None:
+    pointer = store.pointer(tx, agent)
+    stable = pointer["stable"] if pointer else None
+    if release.digest == stable or store.quarantined(tx, release.digest):
+        return None
+    config = declared.fleet.agents[agent]
+    policy = rollout_policy(config)
+    suite = config.suite.digest if policy.gate is not None and config.suite is not None else ""
+    earlier = store.of_agent(tx, agent)
+    if any(not r.final for r in earlier):
+        return None  # an open canary finishes first; the newest waits in this one slot
+    same = [
+        r for r in earlier if (r.candidate, r.stable, r.suite) == (release.digest, stable, suite)
+    ]
+    if any(r.state is State.REJECTED for r in same):
+        return None  # never gated again from scratch: a second throw of the dice is not evidence
+    return Rollout(
+        id=derived_id("rollout", agent, release.digest, stable or "", suite, len(same)),
+        agent=agent,
+        candidate=release.digest,
+        stable=stable,
+        anchor=pointer["anchor"] if pointer else None,
+        policy=policy,
+        suite=suite,
+        commit=declared.commit,
+        state=State.EVALUATING,
+        look=policy.gate.looks[0] if policy.gate is not None else 0,
+        reason="opened",
+        opened_at=now,
+        since=now,
+    )
+
+
+def move(context: Context, declared: Declared | None) -> int:
+    """Advance every open rollout once; returns how many changed or asked for something."""
+    with context.database.snapshot() as tx:
+        rollouts = store.open_rollouts(tx)
+    return sum(move_one(context, declared, rollout) for rollout in rollouts)
+
+
+def move_one(
+    context: Context, declared: Declared | None, rollout: Rollout, *, resumed_by: str | None = None
+) -> bool:
+    """Gather facts, decide, and carry out; True when anything happened."""
+    evaluation = evaluation_of(context, declared, rollout)
+    now = context.clock.now()
+    with context.database.transaction() as tx:
+        current = store.of_agent(tx, rollout.agent)
+        fresh = next((r for r in current if r.id == rollout.id), None)
+        if fresh is None or fresh.final:
+            return False
+        facts = _facts(context, tx, declared, fresh, evaluation, resumed_by, now)
+        after, actions = advance(fresh, facts, now)
+        for action in actions:
+            _carry_out(context, tx, after, action, now)
+        if after != fresh:
+            store.save(tx, after)
+            if after.state is not fresh.state:
+                audit.append(
+                    tx,
+                    now=now,
+                    actor=resumed_by or ACTOR,
+                    action=f"rollout.{after.state}",
+                    agent=after.agent,
+                    subject=after.id,
+                    reason=after.reason,
+                )
+                if after.final or after.state is State.HELD:
+                    evals.withdraw(tx, after.id)
+    started = 0
+    for action in actions:
+        if isinstance(action, StartEvals) and declared is not None and evaluation is not None:
+            assert after.policy.gate is not None
+            started = evals.start(context, declared, evaluation, after.policy.gate, action.attempts)
+    return after != fresh or started > 0
+
+
+def _facts(
+    context: Context,
+    tx: Transaction,
+    declared: Declared | None,
+    rollout: Rollout,
+    evaluation: evals.Evaluation | None,
+    resumed_by: str | None,
+    now: Millis,
+) -> Facts:
+    release = declared.releases.get(rollout.agent) if declared else None
+    gate: GateReading | None = None
+    suite_changed = False
+    if declared and rollout.agent in declared.releases and rollout.policy.gate is not None:
+        suite = declared.fleet.agents[rollout.agent].suite
+        suite_changed = (suite.digest if suite else "") != rollout.suite
+    if (
+        rollout.state is State.EVALUATING
+        and evaluation is not None
+        and rollout.policy.gate is not None
+    ):
+        reading = evals.read(context, tx, evaluation, rollout.policy.gate, rollout.look)
+        gate = GateReading(reading.decision, reading.summary, reading.document())  # type: ignore[arg-type]
+    return Facts(
+        desired=release.digest if release else None,
+        suite_changed=suite_changed,
+        quarantined=store.quarantined(tx, rollout.candidate) is not None,
+        holds=store.holds(tx, now),
+        gate=gate,
+        canary=canary_reading(tx, rollout, now),
+        resumed_by=resumed_by,
+    )
+
+
+def canary_reading(tx: Transaction, rollout: Rollout, now: Millis) -> CanaryReading:
+    """The candidate's runs of this rollout against stable's record from before the canary."""
+    before = rollout.since if rollout.state is State.CANARY else now
+    candidate = tx.read(
+        "SELECT run, status, outcome FROM runs WHERE rollout = :id AND purpose = 'live'"
+        " ORDER BY created_at, run",
+        id=rollout.id,
+    )
+    stable = tx.read(
+        "SELECT outcome FROM runs WHERE agent = :agent AND release = :stable AND purpose = 'live'"
+        " AND status = 'finished' AND finished_at <= :before",
+        agent=rollout.agent,
+        stable=rollout.stable,
+        before=before,
+    )
+    graded = fails = open_runs = 0
+    stops: list[HardStop] = []
+    for row in candidate:
+        if row["status"] != "finished":
+            open_runs += 1
+            continue
+        verdict = judge_run(RunOutcome.model_validate_json(row["outcome"]))
+        if verdict.hard_stop is not None:
+            stops.append(HardStop(row["run"], verdict.hard_stop, verdict.detail))
+        graded += verdict.word is not None
+        fails += verdict.word == "bad"
+    words = [judge_run(RunOutcome.model_validate_json(row["outcome"])).word for row in stable]
+    return CanaryReading(
+        assigned=len(candidate),
+        graded=graded,
+        fails=fails,
+        open_runs=open_runs,
+        stable_fails=words.count("bad"),
+        stable_passes=words.count("good"),
+        hard_stops=tuple(stops),
+    )
+
+
+def _carry_out(
+    context: Context, tx: Transaction, rollout: Rollout, action: Action, now: Millis
+) -> None:
+    match action:
+        case OpenCanary():
+            store.open_canary(tx, rollout, now)
+        case CloseCanary():
+            store.close_canary(tx, rollout, now)
+        case Promote(anchor=anchor):
+            store.promote(tx, rollout, anchor=anchor, now=now)
+        case RollBack(reason=reason, stop_runs=stop):
+            store.roll_back(tx, rollout, reason=reason, stop_runs=stop, actor=ACTOR, now=now)
+            reassign_waiting(tx, rollout.agent, rollout.candidate, rollout.stable)
+        case WriteReceipt(kind=kind, document=document):
+            body = {
+                "format": "interlock.receipt/1",
+                "kind": kind,
+                "rollout": rollout.id,
+                "agent": rollout.agent,
+                "candidate": rollout.candidate,
+                "stable": rollout.stable,
+                "anchor": rollout.anchor,
+                "suite": rollout.suite,
+                "policy": rollout.policy.model_dump(mode="json"),
+                "look": rollout.look,
+                "state": str(rollout.state),
+                "decided_at": now,
+                "evidence": document,
+            }
+            tx.execute(
+                "INSERT INTO receipts (receipt, rollout, kind, document, at) VALUES"
+                " (:receipt, :rollout, :kind, :document, :now) ON CONFLICT DO NOTHING",
+                receipt=derived_id("receipt", rollout.id, kind, rollout.look),
+                rollout=rollout.id,
+                kind=kind,
+                document=canonical_json(body).decode(),
+                now=now,
+            )
+        case StartEvals():
+            pass  # enqueued after the commit: laying out files must not hold the write lock
+
+
+def closed(rollout: Rollout, state: State, reason: str, now: Millis) -> Rollout:
+    """The rollout ended by a person's decision instead of by `advance`."""
+    return replace(rollout, state=state, reason=reason, since=now)
+
+
+def reassign_waiting(tx: Transaction, agent: str, bad: str, stable: str | None) -> int:
+    """Give runs that wait with a withdrawn release the stable one; returns how many.
+
+    Without a stable release they are left to the assignment's own check, which refuses them.
+    """
+    row = tx.one("SELECT document FROM releases WHERE digest = :digest", digest=stable or "")
+    if row is None:
+        return 0
+    release = parse_document(row["document"])
+    waiting = queue.waiting(tx, agent=AgentName(agent), release=bad)  # type: ignore[arg-type]
+    for item in waiting:
+        old = RunSpec.model_validate_json(item["spec"])
+        queue.reassign(
+            tx,
+            item["run"],
+            run_spec(
+                release,
+                agent=old.agent,
+                team=old.team,
+                purpose=Purpose.LIVE,
+                occurrence=old.occurrence,
+                input=old.input,
+                workspace=old.workspace,
+                notes=old.notes,
+            ),
+        )
+    return len(waiting)
+
+
+def evaluation_of(
+    context: Context, declared: Declared | None, rollout: Rollout
+) -> evals.Evaluation | None:
+    """The comparison a rollout's gate makes; None when it has no gate or no suite is declared."""
+    if declared is None or rollout.policy.gate is None or rollout.agent not in declared.releases:
+        return None
+    config = declared.fleet.agents[rollout.agent]
+    if config.suite is None:
+        return None
+    arms = {CANDIDATE: release_document(context, rollout.candidate)}
+    if rollout.stable is not None:
+        arms[STABLE] = release_document(context, rollout.stable)
+    if rollout.anchor is not None and rollout.anchor != rollout.stable:
+        arms[ANCHOR] = release_document(context, rollout.anchor)
+    for name, variant in declared.sentinels.get(rollout.agent, {}).items():
+        arms[evals.sentinel_arm(name)] = variant
+    return evals.Evaluation(
+        id=rollout.id,
+        agent=rollout.agent,
+        team=config.team,
+        suite=config.suite,
+        shape=shape(config.suite, sentinels=tuple(declared.sentinels.get(rollout.agent, {}))),
+        arms=arms,
+    )
+
+
+def release_document(context: Context, digest: str) -> Release:
+    """A release from its stored document; the digest is verified. LookupError when unknown."""
+    row = context.database.one(
+        "SELECT document FROM releases WHERE digest = :digest", digest=digest
+    )
+    if row is None:
+        raise LookupError(f"release {digest} is not in the store; run `interlock rebuild`")
+    return parse_document(row["document"])

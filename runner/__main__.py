@@ -1,0 +1,7 @@
+"""`python -m runner`: see runner.process."""
+
+import sys
+
+from runner.process import main
+
+sys.exit(main())

@@ -1,0 +1,134 @@
+"""Tokens, revocation, stops, and the policy that is current."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import access, calls
+from gateway.database import Database, Transaction
+from gateway.policy import AgentPolicy, Policy
+from gateway.refusals import Code, Refusal
+from gateway.values import AgentName, Millis, ReleaseDigest, RunId
+from tests.gateway.stage import FAR, NOW, grants, policy, principal
+
+
+@pytest.fixture
+def tx(tmp_path: Path) -> Iterator[Transaction]:
+    database = Database(tmp_path / "ledger.sqlite")
+    database.migrate(calls.MIGRATIONS)
+    with database.transaction() as opened:
+        yield opened
+    database.close()
+
+
+def issue(tx: Transaction, token: str = "t", run: str = "run-1") -> str:
+    return access.issue(tx, principal(run), grants(), None, token=token, now=NOW, expires_at=FAR)
+
+
+def refusal(tx: Transaction, token_hash: str, now: Millis = NOW) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        access.caller(tx, token_hash, now=now)
+    return caught.value
+
+
+def test_a_token_stands_for_its_principal_and_is_not_stored(tx: Transaction) -> None:
+    found = access.caller(tx, issue(tx, "very-secret"), now=NOW)
+    assert found.principal == principal()
+    assert found.grants == grants()
+    assert "very-secret" not in str(tx.read("SELECT * FROM tokens"))
+
+
+def test_unknown_and_expired_tokens_are_refused(tx: Transaction) -> None:
+    assert refusal(tx, access.hash_token("x")).code is Code.UNAUTHENTICATED
+    assert refusal(tx, issue(tx), FAR).code is Code.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"run": RunId("run-1")},
+        {"release": ReleaseDigest("rel-000000000001")},
+        {"agent": AgentName("triage")},
+    ],
+)
+def test_revocation_works_by_run_release_or_agent_and_says_why(
+    tx: Transaction, what: dict[str, str]
+) -> None:
+    token = issue(tx)
+    assert access.revoke(tx, why="harm", now=NOW, **what) == 1  # type: ignore[arg-type]
+    refused = refusal(tx, token)
+    assert refused.code is Code.REVOKED
+    assert "harm" in refused.message
+
+
+def test_revoking_one_run_leaves_the_others(tx: Transaction) -> None:
+    issue(tx, "one", "run-1")
+    other = issue(tx, "two", "run-2")
+    access.revoke(tx, run=RunId("run-1"), why="x", now=NOW)
+    assert access.caller(tx, other, now=NOW).principal.run == "run-2"
+
+
+def test_issuing_a_revoked_token_again_does_not_bring_it_back(tx: Transaction) -> None:
+    token = issue(tx)
+    access.revoke(tx, run=RunId("run-1"), why="x", now=NOW)
+    issue(tx)
+    assert refusal(tx, token).code is Code.REVOKED
+
+
+def test_revoke_needs_exactly_one_thing_to_revoke(tx: Transaction) -> None:
+    with pytest.raises(ValueError, match="exactly one"):
+        access.revoke(tx, why="x", now=NOW)
+
+
+@pytest.mark.parametrize("agent", ["triage", "*"])
+def test_a_stop_refuses_until_it_is_lifted_or_expires(tx: Transaction, agent: str) -> None:
+    token = issue(tx)
+    access.stop(tx, agent, reason="pager", actor="ann", now=NOW, expires_at=Millis(NOW + 1000))
+    refused = refusal(tx, token)
+    assert refused.code is Code.STOPPED
+    assert "ann" in refused.message
+    assert "pager" in refused.message
+    assert access.caller(tx, token, now=Millis(NOW + 1000))
+    assert access.unstop(tx, agent)
+    assert access.caller(tx, token, now=NOW)
+
+
+def test_a_stop_of_another_agent_does_not_matter(tx: Transaction) -> None:
+    access.stop(tx, "other", reason="r", actor="a", now=NOW)
+    assert access.caller(tx, issue(tx), now=NOW)
+
+
+def test_rights_shrink_with_the_current_policy_at_once(tx: Transaction) -> None:
+    who = access.caller(tx, issue(tx), now=NOW)
+    with pytest.raises(Refusal, match="no policy"):
+        access.current_policy(tx)
+    access.publish(tx, policy(), now=NOW)
+    assert "fast" in access.rights(who, access.current_policy(tx)[1]).models
+    tighter = AgentPolicy(team="platform", roles={"main": grants(models=("smart",))})
+    digest = access.publish(tx, policy(agents={"triage": tighter}), now=NOW)
+    assert access.current_policy(tx)[0] == digest
+    assert access.rights(who, access.current_policy(tx)[1]).models == ("smart",)
+    access.publish(tx, Policy(), now=NOW)
+    assert access.rights(who, access.current_policy(tx)[1]).models == ()
+
+
+def test_publishing_an_earlier_policy_again_makes_it_current(tx: Transaction) -> None:
+    first = access.publish(tx, policy(), now=NOW)
+    access.publish(tx, Policy(), now=NOW)
+    assert access.publish(tx, policy(), now=NOW) == first
+    assert access.current_policy(tx)[0] == first
+
+
+def test_a_socket_is_only_opened_for_a_token_of_its_run(tx: Transaction) -> None:
+    token = issue(tx)
+    with pytest.raises(Refusal, match="belongs to run-1"):
+        access.open_socket(tx, RunId("run-2"), token, now=NOW)
+    with pytest.raises(Refusal, match="unknown token"):
+        access.open_socket(tx, RunId("run-1"), access.hash_token("x"), now=NOW)
+    access.open_socket(tx, RunId("run-1"), token, now=NOW)
+    assert access.sockets(tx, now=NOW) == [("run-1", token)]
+    access.revoke(tx, run=RunId("run-1"), why="x", now=NOW)
+    assert access.sockets(tx, now=NOW) == []

@@ -1,0 +1,190 @@
+"""What the ledger decides by key and by effect key: send, replay, or outcome_unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import calls
+from gateway.budgets import Admission
+from gateway.calls import Ask, Next, Settlement, Stored
+from gateway.database import Database, Row, Transaction
+from gateway.refusals import Code, Refusal
+from gateway.values import CallKey, EffectKey, Label, NanoUSD
+from tests.gateway.stage import NOW, principal
+
+
+@pytest.fixture
+def tx(tmp_path: Path) -> Iterator[Transaction]:
+    database = Database(tmp_path / "ledger.sqlite")
+    database.migrate(calls.MIGRATIONS)
+    with database.transaction() as opened:
+        yield opened
+    database.close()
+
+
+def ask(key: str = "run-1/1/0", *, repeatable: bool = False, **changes: object) -> Ask:
+    parsed = CallKey.parse(key)
+    values = {
+        "key": parsed,
+        "principal": principal(parsed.run),
+        "kind": "tool",
+        "asked": "effects.write",
+        "request_hash": "h",
+        "policy": "p",
+        "repeatable": repeatable,
+        "changes": True,
+    }
+    return Ask(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def stand(tx: Transaction, asked: Ask, *live: str) -> Stored | Next | Refusal:
+    keys = [CallKey.parse(key) for key in live]
+    return calls.standing(tx, asked, live=keys, rules=(), now=NOW)
+
+
+def reserve(tx: Transaction, asked: Ask) -> Row:
+    stands = stand(tx, asked)
+    assert isinstance(stands, Next)
+    return calls.reserve(
+        tx,
+        asked,
+        stands,
+        target=asked.asked,
+        admission=Admission(0, 0, 0),
+        price_table=None,
+        label=Label(),
+        rules=(),
+        now=NOW,
+    )
+
+
+def settle(tx: Transaction, row: Row) -> None:
+    calls.settle(
+        tx,
+        row,
+        Settlement(NanoUSD(0)),
+        response={"n": 1},
+        label=Label(),
+        over=(),
+        rules=(),
+        now=NOW,
+    )
+
+
+def test_an_absent_key_is_sent_with_the_next_effect_key(tx: Transaction) -> None:
+    who = principal()
+    expected = str(EffectKey(who.agent, who.occurrence, "effects.write", 0))
+    assert stand(tx, ask()) == Next(0, expected)
+
+
+def test_a_settled_key_is_replayed(tx: Transaction) -> None:
+    settle(tx, reserve(tx, ask()))
+    stored = stand(tx, ask())
+    assert isinstance(stored, Stored)
+    assert stored.row["response"] == '{"n": 1}'
+
+
+def test_another_request_under_a_used_key_is_refused(tx: Transaction) -> None:
+    settle(tx, reserve(tx, ask()))
+    refused = stand(tx, ask(request_hash="other"))
+    assert isinstance(refused, Refusal)
+    assert refused.code is Code.REQUEST_MISMATCH
+
+
+def test_a_reservation_nobody_carries_out_is_charged_and_unknown(tx: Transaction) -> None:
+    reserve(tx, ask())
+    refused = stand(tx, ask())
+    assert isinstance(refused, Refusal)
+    assert refused.code is Code.OUTCOME_UNKNOWN
+    (row,) = calls.attempts(tx, ask().key)
+    assert row["state"] == "unknown"
+    again = stand(tx, ask())
+    assert isinstance(again, Refusal)
+    assert again.code is Code.OUTCOME_UNKNOWN
+
+
+def test_a_repeatable_call_gets_a_new_attempt_with_the_same_effect_key(tx: Transaction) -> None:
+    first = reserve(tx, ask(repeatable=True))
+    assert stand(tx, ask(repeatable=True)) == Next(1, first["effect_key"])
+
+
+def test_a_released_attempt_leaves_the_key_free(tx: Transaction) -> None:
+    row = reserve(tx, ask())
+    calls.release(tx, row, error="refused", rules=(), now=NOW)
+    assert stand(tx, ask()) == Next(1, row["effect_key"])
+
+
+def test_the_ordinal_counts_calls_of_the_same_tool_in_the_run(tx: Transaction) -> None:
+    first = reserve(tx, ask("run-1/1/0"))
+    settle(tx, first)
+    other = reserve(tx, ask("run-1/2/0", asked="effects.append"))
+    second = reserve(tx, ask("run-1/3/0"))
+    who = principal()
+    assert second["effect_key"] == str(EffectKey(who.agent, who.occurrence, "effects.write", 1))
+    assert other["effect_key"] == str(EffectKey(who.agent, who.occurrence, "effects.append", 0))
+
+
+def test_an_effect_of_another_run_of_the_occurrence_is_replayed(tx: Transaction) -> None:
+    settle(tx, reserve(tx, ask("run-1/1/0")))
+    stored = stand(tx, ask("run-2/9/0"))
+    assert isinstance(stored, Stored)
+    assert stored.row["run"] == "run-1"
+
+
+def test_an_effect_unknown_elsewhere_is_not_done_again(tx: Transaction) -> None:
+    row = reserve(tx, ask("run-1/1/0"))
+    calls.lose(tx, row, error="broke off", rules=(), now=NOW)
+    refused = stand(tx, ask("run-2/1/0"))
+    assert isinstance(refused, Refusal)
+    assert refused.code is Code.OUTCOME_UNKNOWN
+    assert "run-1/1/0" in refused.message
+
+
+def test_an_effect_in_flight_elsewhere_in_this_process_is_worth_waiting_for(
+    tx: Transaction,
+) -> None:
+    reserve(tx, ask("run-1/1/0"))
+    refused = stand(tx, ask("run-2/1/0"), "run-1/1/0")
+    assert isinstance(refused, Refusal)
+    assert refused.code is Code.IN_FLIGHT
+    assert calls.attempts(tx, ask().key)[0]["state"] == "reserved"
+
+
+def test_another_occurrence_is_another_effect(tx: Transaction) -> None:
+    settle(tx, reserve(tx, ask("run-1/1/0")))
+    other = ask("run-2/1/0", principal=principal("run-2", occurrence="manual:2"))
+    assert isinstance(stand(tx, other), Next)
+
+
+def test_recover_turns_every_open_reservation_into_unknown(tx: Transaction) -> None:
+    reserve(tx, ask("run-1/1/0"))
+    settle(tx, reserve(tx, ask("run-1/2/0")))
+    assert calls.recover(tx, rules=(), now=NOW) == 1
+    assert calls.recover(tx, rules=(), now=NOW) == 0
+
+
+def test_an_alert_is_recorded_once(tx: Transaction) -> None:
+    for _ in range(2):
+        calls.alert(tx, kind="budget", agent="a", identity=("day", 80), text="t", now=NOW)
+    assert len(tx.read("SELECT * FROM alerts")) == 1
+
+
+def test_the_label_of_a_run_rises_with_what_it_was_given(tx: Transaction) -> None:
+    who = ask().key.run
+    assert str(calls.run_label(tx, who)) == "untrusted/internal"
+    row = reserve(tx, ask())
+    secret = Label.parse("trusted/secret")
+    calls.settle(
+        tx,
+        row,
+        Settlement(NanoUSD(0)),
+        response={},
+        label=secret,
+        over=(),
+        rules=(),
+        now=NOW,
+    )
+    assert str(calls.run_label(tx, who)) == "untrusted/secret"
