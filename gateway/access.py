@@ -233,6 +233,13 @@ def rights(who: Caller, policy: Policy) -> Grants:
     return effective(who.grants, policy, who.principal.agent, who.principal.role)
 
 
+def sides(who: Caller, policy: Policy) -> tuple[Grants, ...]:
+    """Both sides of `rights`: what the release grants, and today's ceiling where there is one."""
+    declared = policy.agents.get(who.principal.agent)
+    ceiling = declared.roles.get(who.principal.role) if declared else None
+    return (who.grants,) if ceiling is None else (who.grants, ceiling)
+
+
 def revoked_among(reader: Reader, token_hashes: Sequence[str]) -> dict[str, str]:
     """Those of these tokens that have been revoked, with why."""
     found: dict[str, str] = {}

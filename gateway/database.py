@@ -12,7 +12,6 @@ has queued while the last commit ran shares the next one (measured: 20x one comm
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import sqlite3
 import threading
@@ -20,7 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -195,6 +197,8 @@ class GroupCommit:
         Work whose caller was cancelled in the meantime is done all the same. DatabaseError after
         `close`: nobody would ever answer.
         """
+        import asyncio  # here: every quick command opens a database, few of them wait
+
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._closing:

@@ -149,7 +149,8 @@ class Door:
         row = calls.reserve(
             tx,
             ask,
-            stands,
+            attempt=stands.attempt,
+            effect_key=stands.effect_key,
             target=target.name,
             admission=admission,
             price_table=price.table if price else None,
@@ -168,7 +169,8 @@ class Door:
         who = access.caller(tx, call.token_hash, now=now)
         digest, policy = access.current_policy(tx)
         grants = access.rights(who, policy)
-        tool = catalogue.check(name, arguments, grants=grants, policy=policy)
+        sides = access.sides(who, policy)
+        tool = catalogue.check(name, arguments, grants=grants, sides=sides, policy=policy)
         ask = Ask(
             call.key,
             who.principal,
@@ -185,7 +187,8 @@ class Door:
         row = calls.reserve(
             tx,
             ask,
-            stands,
+            attempt=stands.attempt,
+            effect_key=stands.effect_key,
             target=name,
             admission=Admission(0, 0, 0),
             price_table=None,

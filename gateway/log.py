@@ -38,12 +38,16 @@ class Log:
         """A call that was not. A fault of ours is told with its kind and place."""
         fault = None
         if call.fault is not None:
-            trace = call.fault.__traceback__
-            while trace is not None and trace.tb_next is not None:
-                trace = trace.tb_next
-            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-            fault = f"{type(call.fault).__name__} at {place}"
+            fault = f"{type(call.fault).__name__} at {place(call.fault)}"
         self.write("refused", call=str(call.key), code=str(refusal.code), fault=fault)
+
+
+def place(error: BaseException) -> str:
+    """Where an exception was raised, `file:line`."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
 
 
 class LogHandler(logging.Handler):

@@ -27,7 +27,7 @@ FORMAT: Final = "interlock.policy/1"
 class Frozen(BaseModel):
     """Base of every document model: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class SecretRef(Frozen):
@@ -244,17 +244,28 @@ def _both_args(
     merged: dict[str, tuple[str, ...]] = {}
     for name in sorted({*a, *b}):
         if name in a and name in b:
-            # Patterns cannot be intersected in general; keep those of one side that the other
-            # side states too or covers. What neither states literally is refused: fail closed.
+            # Patterns cannot be intersected in general; keep those of one side that one of the
+            # other side surely covers. What is not sure is refused: fail closed.
             merged[name] = tuple(
                 sorted(
-                    {p for p in a[name] if any(fnmatchcase(p, q) for q in b[name])}
-                    | {q for q in b[name] if any(fnmatchcase(q, p) for p in a[name])}
+                    {p for p in a[name] if any(_covers(q, p) for q in b[name])}
+                    | {q for q in b[name] if any(_covers(p, q) for p in a[name])}
                 )
             )
         else:
             merged[name] = tuple(a.get(name, b.get(name, ())))
     return merged
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Whether every text that `narrow` matches is surely matched by `wide` too."""
+    if wide in (narrow, "*"):
+        return True
+    if not any(special in narrow for special in "*?["):
+        return fnmatchcase(narrow, wide)
+    prefix = wide.removesuffix("*")
+    plain = wide.endswith("*") and not any(special in prefix for special in "*?[")
+    return plain and narrow.startswith(prefix)
 
 
 def lower(a: Limits, b: Limits) -> Limits:

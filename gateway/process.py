@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,24 +29,17 @@ from gateway.app import sockets
 from gateway.app.control import ControlApp
 from gateway.app.face import GatewayApp, for_principal
 from gateway.app.sockets import RunSockets
+from gateway.clock import SystemClock
 from gateway.database import Database, DatabaseError, GroupCommit
 from gateway.door import Door
 from gateway.keys import Keyring
 from gateway.log import Log, LogHandler
 from gateway.providers.upstream import Upstream, build_client
 from gateway.refusals import Refusal
-from gateway.values import Clock, Millis
+from gateway.values import Clock
 
 CONTROL = "gateway-control.sock"
 READY = "gateway.json"
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> Millis:
-        """Milliseconds since the epoch, UTC."""
-        return Millis(time.time_ns() // 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +195,7 @@ def _announce(state: Path, host: str, port: int, clock: Clock) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Exit codes: 0 stopped in good order, 1 cannot run here (says why), 2 wrong usage."""
     settings = parse(arguments)
-    clock = SystemClock()
+    clock = SystemClock.from_environment(os.environ)
     log = Log(clock, sys.stderr)
     logging.getLogger().addHandler(LogHandler(log))
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)

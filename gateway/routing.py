@@ -66,11 +66,21 @@ def targets(name: str, grants: Grants, policy: Policy) -> tuple[Target, ...]:
             f"model {name!r} is not granted to this role by its release and the current policy; "
             f"granted models: {', '.join(sorted(grants.models)) or 'none'}",
         )
-    return tuple(
+    # A release was gated on the models its name stood for then. Pointing the name at another
+    # model is a change of behaviour: it makes a new release, and must not reach this one.
+    admitted = tuple(
         Target(target, policy.models[target], policy.models[target].provider, provider)
         for target in found
-        if (provider := policy.providers.get(policy.models[target].provider)) is not None
+        if target in grants.models
+        and (provider := policy.providers.get(policy.models[target].provider)) is not None
     )
+    if not admitted:
+        raise Refusal(
+            Code.NOT_GRANTED,
+            f"model {name!r} stands for {', '.join(found)} today, none of which this release was "
+            "gated on; it goes on when a release with the new model is promoted",
+        )
+    return admitted
 
 
 def failure_of_status(status: int, where: str, text: str, retry_after: int | None) -> Failure:

@@ -219,8 +219,9 @@ def parse_usd(text: str | int | float | Decimal) -> NanoUSD:
         raise ValueError(f"not an amount of dollars: {text!r}") from None
     if not amount.is_finite() or amount < 0:
         raise ValueError(f"not an amount of dollars: {text!r}")
-    if amount and amount.adjusted() < -9:
-        return NanoUSD(1)  # less than the unit; and never an exponent that fills the memory
+    # The exponent is looked at first: written out, 1e999999 would fill the memory.
+    if not amount or amount.adjusted() < -9:
+        return NanoUSD(1 if amount else 0)
     if amount.adjusted() > 9 or (nano := ceil(Fraction(amount) * NANO)) > MOST_NANO:
         raise ValueError(f"{text!r} is more than {MOST_NANO // NANO:,} dollars")
     return NanoUSD(nano)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -166,7 +167,7 @@ class ControlSocket:
     """
 
     def __init__(self, state: Path) -> None:
-        self._path = state / "gateway-control.sock"
+        self._state = state
 
     async def open(self, run: RunId, token_hash: str) -> Path:
         """Let the run's socket stand for the token's principal; returns its directory.
@@ -189,13 +190,20 @@ class ControlSocket:
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         try:
-            async with asyncio.timeout(10):
-                reader, writer = await asyncio.open_unix_connection(self._path)
-                try:
-                    writer.write((head + body).encode())
-                    answer = (await reader.read()).decode()
-                finally:
-                    writer.close()
+            # Through the folder's descriptor: a socket's own path may have only 107 bytes.
+            folder = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                async with asyncio.timeout(10):
+                    reader, writer = await asyncio.open_unix_connection(
+                        f"/proc/self/fd/{folder}/gateway-control.sock"
+                    )
+                    try:
+                        writer.write((head + body).encode())
+                        answer = (await reader.read()).decode()
+                    finally:
+                        writer.close()
+            finally:
+                os.close(folder)
             start, _, text = answer.partition("\r\n\r\n")
             return int(start.split()[1]), text
         except (OSError, TimeoutError, ValueError, IndexError) as error:

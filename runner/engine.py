@@ -14,17 +14,17 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from gateway import access, calls
-from gateway.database import Database, Transaction
-from gateway.values import CallKey, Clock, Millis, NanoUSD, Principal, RunId
-from runner.client import Gateway, GatewayUnreachable, Sleep
+from gateway.database import Transaction
+from gateway.values import CallKey, NanoUSD, RunId
+from runner.client import GatewayUnreachable
 from runner.harness import BuiltinHarness, Meter, Scope
-from runner.journal import Commits, Diverged, Done, Journal
-from runner.queue import Fenced, Lease, Queue, check_fence
+from runner.identity import Identity, Parts, Successor, open_calls
+from runner.journal import Diverged, Done, Journal
+from runner.queue import Fenced, Lease
 from runner.redact import Redactor
-from runner.sandbox.contract import Sandboxes, SandboxLost, SandboxUnavailable
+from runner.sandbox.contract import SandboxLost, SandboxUnavailable
 from runner.spec import RunOutcome, StopReason
 from runner.workspace import Files, WorkspaceError, read_tree
 
@@ -32,8 +32,6 @@ log = logging.getLogger("interlock.runner")
 
 ATTEMPTS = 3
 """Times a run may fail unexpectedly under one lease before that is its outcome."""
-TOKEN_GRACE_MS = 24 * 3_600_000
-"""How long a run token outlives the run's wall time: a lease renews it by issuing new ones."""
 MAX_BACKOFF_MS = 60_000
 
 
@@ -51,33 +49,6 @@ class Yielded:
 
     reason: str
     retry_ms: int = 0
-
-
-class Sockets(Protocol):
-    """Opens a run's gateway socket (`runner.client.ControlSocket`)."""
-
-    async def open(self, run: RunId, token_hash: str) -> Path: ...
-
-    async def close(self, run: RunId) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What an engine works with; everything that reaches outside is passed in."""
-
-    database: Database
-    commits: Commits
-    queue: Queue
-    clock: Clock
-    sleep: Sleep
-    gateway: Gateway
-    sandboxes: Sandboxes
-    draw: Callable[[], str]
-    """Draws a run token: a secret of at least 32 random bytes, as text."""
-    sockets: Sockets | None = None
-    """None: containers get no way to the gateway (the builtin harness needs none)."""
-    owner: str = "runner"
-    renew_ms: int = 10_000
 
 
 class _Killed(Exception):
@@ -190,7 +161,11 @@ class Engine:
         for attempt in range(ATTEMPTS):
             try:
                 harness = BuiltinHarness(await self._scope(lease))
-                return await harness.execute(), harness.close
+                outcome = await harness.execute()
+                if lease.first and attempt == 0:
+                    return outcome, harness.close
+                # An earlier go may have left a container that this one had no need of.
+                return outcome, self._reaper(lease.run, harness.close)
             except (Fenced, GatewayUnreachable, SandboxLost, SandboxUnavailable):
                 raise
             except (Diverged, WorkspaceError) as error:
@@ -209,7 +184,7 @@ class Engine:
         self, lease: Lease, stop: StopReason, detail: str
     ) -> tuple[RunOutcome, Callable[[], Awaitable[None]]]:
         """An outcome for a run whose harness did not write one, with what it used so far."""
-        journal = await asyncio.to_thread(self._journal, lease, ())
+        journal = await asyncio.to_thread(self._journal, lease, Redactor())
         meter = Meter()
         for entry in journal.steps():
             intent = journal.find(entry.key, "intent")
@@ -224,73 +199,48 @@ class Engine:
             cost_nano=NanoUSD(meter.cost_nano),
             working_ms=meter.working_ms,
         )
+        return outcome, self._reaper(lease.run)
+
+    def _reaper(
+        self, ended: RunId, before: Callable[[], Awaitable[None]] | None = None
+    ) -> Callable[[], Awaitable[None]]:
+        """Removes every container of a run that is over, whoever opened it."""
 
         async def close() -> None:
-            ended = lease.run
+            if before is not None:
+                await before()
             await self._parts.sandboxes.reap(lambda run: run != ended, run=ended)
 
-        return outcome, close
+        return close
 
     # -------------------------------------------------------------------- scope
 
     async def _scope(self, lease: Lease) -> Scope:
         parts, spec = self._parts, lease.spec
-        tokens = {role: parts.draw() for role in spec.roles}
-        now = parts.clock.now()
-        expires = Millis(now + (spec.limits.max_wall_ms or 0) + TOKEN_GRACE_MS)
-        recorded = (
-            None if spec.recorded is None else [r.model_dump(mode="json") for r in spec.recorded]
-        )
-
-        def issue(tx: Transaction) -> None:
-            check_fence(tx, lease.run, lease.fence)
-            # A runner that lost the lease without noticing loses its voice with it.
-            access.revoke(tx, run=lease.run, why="the run was taken up again", now=now)
-            for name, role in spec.roles.items():
-                principal = Principal(
-                    run=lease.run,
-                    agent=spec.agent,
-                    team=spec.team,
-                    role=name,
-                    release=spec.release,
-                    purpose=spec.purpose,
-                    occurrence=spec.occurrence,
-                )
-                access.issue(
-                    tx,
-                    principal,
-                    role.grants,
-                    recorded,
-                    token=tokens[name],
-                    now=now,
-                    expires_at=expires,
-                )
-
-        await parts.commits.write(issue)
-        journal = await asyncio.to_thread(self._journal, lease, tuple(tokens.values()))
+        redactor = Redactor()
+        journal = await asyncio.to_thread(self._journal, lease, redactor)
+        identity = Identity(parts, lease, redactor)
+        under_way = open_calls(journal)
+        # A call that an earlier runner began may be running in the gateway right now. Revoking
+        # its token would cut it off and make its outcome unknown; so first it is waited for.
+        await identity.renew(revoke=not under_way)
         pristine: Files = {}
         if spec.workspace.path is not None:
             pristine = await asyncio.to_thread(read_tree, Path(spec.workspace.path))
-
-        async def open_socket() -> str | None:
-            if parts.sockets is None:
-                return None
-            return str(await parts.sockets.open(lease.run, access.hash_token(tokens["main"])))
-
         return Scope(
             run=lease.run,
             spec=spec,
             journal=journal,
-            gateway=parts.gateway,
-            tokens=tokens,
+            gateway=Successor(parts.gateway, under_way, identity) if under_way else parts.gateway,
+            tokens=identity.tokens,
             sandboxes=parts.sandboxes,
             spent=self._spent,
             pristine=pristine,
-            open_socket=open_socket,
-            labels={"owner": parts.owner, "lease": str(lease.fence)},
+            open_socket=identity.open_socket,
+            labels={"owner": parts.owner, "lease": str(lease.fence), "purpose": spec.purpose},
         )
 
-    def _journal(self, lease: Lease, secrets: tuple[str, ...]) -> Journal:
+    def _journal(self, lease: Lease, redactor: Redactor) -> Journal:
         parts = self._parts
         return Journal(
             parts.database,
@@ -298,7 +248,7 @@ class Engine:
             parts.clock,
             run=lease.run,
             fence=lease.fence,
-            redactor=Redactor(secrets),
+            redactor=redactor,
         )
 
     async def _spent(self, key: CallKey) -> tuple[int, int]:

@@ -18,16 +18,17 @@ import os
 import secrets
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from gateway import calls
+from gateway.clock import SystemClock
 from gateway.database import Database, GroupCommit
-from gateway.values import Millis, RunId
+from gateway.values import RunId
 from runner import queue
 from runner.client import ControlSocket, GatewayClient, Sleep
-from runner.engine import Engine, Finished, Parts
+from runner.engine import Engine, Finished
+from runner.identity import Parts
 from runner.queue import Lease, Queue
 from runner.sandbox import SandboxError, Sandboxes, connect
 
@@ -36,13 +37,6 @@ log = logging.getLogger("interlock.runner")
 POLL_SECONDS = 0.2
 PARENT_POLL_SECONDS = 0.5
 LEASE_MS = 30_000
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> Millis:
-        return Millis(time.time_ns() // 1_000_000)
 
 
 class JsonLines(logging.Formatter):
@@ -157,7 +151,7 @@ async def serve(
 ) -> None:
     """Run the process until SIGTERM or SIGINT."""
     parent = os.getppid()
-    database, clock = Database(database_path), SystemClock()
+    database, clock = Database(database_path), SystemClock.from_environment(os.environ)
     database.migrate((*calls.MIGRATIONS, *queue.MIGRATIONS))
     work = Queue(database, clock, owner, lease_ms=LEASE_MS)
     work.release_expired(owner)

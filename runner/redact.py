@@ -34,9 +34,15 @@ class Redactor:
     """Replaces known secret values and key shapes by `[redacted]`."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
+        self._values: list[str] = []
+        self.learn(values)
+
+    def learn(self, values: Iterable[str]) -> None:
+        """Know these values as secrets from now on."""
         # Longest first, so that a secret that contains another goes as a whole. Very short
         # values would blank ordinary text.
-        self._values = sorted({v for v in values if len(v) >= 8}, key=lambda v: (-len(v), v))
+        known = {*self._values, *(value for value in values if len(value) >= 8)}
+        self._values = sorted(known, key=lambda value: (-len(value), value))
 
     def text(self, text: str) -> str:
         """The text without secrets."""

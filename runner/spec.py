@@ -174,7 +174,7 @@ class Recorded(Frozen):
 class RunSpec(Frozen):
     """Everything one run needs, and nothing that changes while it runs."""
 
-    format: Literal["interlock.run/1"] = FORMAT
+    format: Literal["interlock.run/1"] = "interlock.run/1"
     agent: AgentName
     team: TeamName
     release: ReleaseDigest
@@ -230,5 +230,5 @@ class RunOutcome(Frozen):
         statuses = {grade.status for grade in self.grades}
         for status in ("error", "failed", "passed"):
             if status in statuses:
-                return status  # type: ignore[return-value]
+                return status
         return "none"

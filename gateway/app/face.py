@@ -17,8 +17,9 @@ from gateway.app import exchange
 from gateway.app.exchange import Receive, Scope, Send
 from gateway.door import Door
 from gateway.live import Finished, LiveCall
-from gateway.log import Log
+from gateway.log import Log, place
 from gateway.mcp import catalogue, server
+from gateway.providers.conversation import Reply
 from gateway.providers.dialects import anthropic, fields, openai
 from gateway.refusals import Code, Refusal
 from gateway.values import Clock
@@ -63,6 +64,11 @@ class GatewayApp:
             await self._refuse(dialect, scope, send, refusal)
         except ConnectionResetError:
             return
+        except Exception as error:
+            # The text of an exception may quote a request; its kind and the call are enough.
+            self._log.write("fault", path=path, kind=type(error).__name__, where=place(error))
+            fault = Refusal(Code.INTERNAL_ERROR, "a fault of the gateway")
+            await self._refuse(dialect, scope, send, fault)
 
     # --- models ---------------------------------------------------------------------------
 
@@ -257,9 +263,7 @@ def _is_anthropic(scope: Scope) -> bool:
     return exchange.header(scope, b"anthropic-version") is not None
 
 
-def _reply(response: Any) -> Any:
-    from gateway.providers.conversation import Reply
-
+def _reply(response: Any) -> Reply:
     return Reply.from_json(response)
 
 

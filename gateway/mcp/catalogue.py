@@ -6,7 +6,7 @@ A tool is `server.tool` in policies and the ledger, and `server__tool` to models
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -70,12 +70,19 @@ def listing(grants: Grants, policy: Policy) -> list[dict[str, Any]]:
 
 
 def check(
-    name: str, arguments: Mapping[str, Any], *, grants: Grants, policy: Policy
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    grants: Grants,
+    sides: Sequence[Grants],
+    policy: Policy,
 ) -> GrantedTool:
     """The tool, if this principal may call it with these arguments.
 
-    Raises Refusal: unknown_tool (no such server), not_granted (tool, or an argument outside its
-    constraint; an argument that is missing is outside), approval_required.
+    `grants` is the effective policy; `sides` are the release's grants and the current policy's
+    ceiling. Arguments are held against each side by itself: globs cannot be intersected as text,
+    two answers can. Raises Refusal: unknown_tool (no such server), not_granted (tool, or an
+    argument outside a constraint; an argument that is missing is outside), approval_required.
     """
     kind = policy.tool(name)
     if kind is None:
@@ -91,14 +98,8 @@ def check(
             f"tool {name} is not granted to this role by its release and the current policy; "
             f"granted tools: {granted}",
         )
-    for argument, patterns in grant.args.items():
-        value = arguments.get(argument)
-        if value is None or not any(fnmatchcase(as_text(value), p) for p in patterns):
-            allowed = " or ".join(patterns) or "nothing"
-            raise Refusal(
-                Code.NOT_GRANTED,
-                f"tool {name}: argument {argument!r} must match {allowed} (the grant's constraint)",
-            )
+    for side in sides:
+        _constrain(name, arguments, side.tools[name].args)
     if Access.DESTRUCTIVE in kind.access or grant.approval:
         why = "it is destructive" if Access.DESTRUCTIVE in kind.access else "its grant asks for it"
         raise Refusal(
@@ -107,3 +108,17 @@ def check(
             "not available in this version, so the call is refused",
         )
     return GrantedTool(name, kind)
+
+
+def _constrain(
+    name: str, arguments: Mapping[str, Any], constraints: Mapping[str, tuple[str, ...]]
+) -> None:
+    for argument, patterns in constraints.items():
+        value = arguments.get(argument)
+        if value is None or not any(fnmatchcase(as_text(value), p) for p in patterns):
+            allowed = " or ".join(patterns) or "nothing"
+            raise Refusal(
+                Code.NOT_GRANTED,
+                f"tool {name}: argument {argument!r} must match {allowed} (a constraint of its "
+                "grant)",
+            )

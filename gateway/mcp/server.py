@@ -74,15 +74,17 @@ def success(identity: Any, result: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": identity, "result": result}
 
 
-def failure(identity: Any, code: int, message: str, **data: Any) -> dict[str, Any]:
+def failure(
+    identity: Any, code: int, message: str, data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """A JSON-RPC error."""
     error: dict[str, Any] = {"code": code, "message": message}
     if data:
-        error["data"] = data
+        error["data"] = dict(data)
     return {"jsonrpc": "2.0", "id": identity, "error": error}
 
 
 def refused(identity: Any, refusal: Refusal) -> dict[str, Any]:
     """A refusal as a JSON-RPC error: `data` holds its code and facts."""
     facts = refusal.body()
-    return failure(identity, REFUSED, facts.pop("message"), **facts)
+    return failure(identity, REFUSED, facts.pop("message"), facts)

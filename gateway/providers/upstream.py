@@ -16,12 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import (
-    BuilderError,
-    ConnectError,
-    ConnectTimeoutError,
-    PyreqwestError,
-)
+from pyreqwest.exceptions import BuilderError, PyreqwestError
 from pyreqwest.response import Response
 
 from gateway.keys import Keyring, scrub
@@ -159,14 +154,26 @@ class Upstream:
         try:
             async with asyncio.timeout(seconds):
                 response = await request.__aenter__()
-        except (ConnectError, ConnectTimeoutError) as error:
-            raise Failure(f"{where} cannot be reached: {_kind(error)}", done=False) from None
         except (PyreqwestError, TimeoutError) as error:
+            if _never_connected(error):
+                raise Failure(f"{where} cannot be reached: {_kind(error)}", done=False) from None
             raise Failure(f"{where} did not answer: {_kind(error)}", done=True) from None
         try:
             yield Answer(response, where, seconds, secret)
         finally:
             await request.__aexit__(None, None, None)
+
+
+def _never_connected(error: BaseException) -> bool:
+    """Did the request surely not leave? Only a failure in the connect phase says so.
+
+    The exception's class does not: pyreqwest 0.15 raises ConnectError also when an established
+    connection closes after the request was sent. The phase stands in the chain of causes, as
+    hyper-util words it: `client error (Connect)` as against `client error (SendRequest)`.
+    """
+    details = getattr(error, "details", None) or {}
+    causes = details.get("causes") or ()
+    return any(cause.get("message") == "client error (Connect)" for cause in causes)
 
 
 def _kind(error: BaseException) -> str:

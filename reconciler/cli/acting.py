@@ -43,9 +43,9 @@ def rollback_command(
     An open canary is taken back first. What is taken back is quarantined; automatic promotion is
     held until `interlock resume`.
     """
+    from gateway.clock import SystemClock
     from reconciler import operations
-    from reconciler.process.clock import SystemClock
-    from reconciler.process.compose import open_database
+    from reconciler.process.store import open_database
 
     database = open_database(state)
     clock = SystemClock.from_environment(os.environ)
@@ -64,10 +64,10 @@ def hold_command(
     agent: str, duration: str | None, reason: str, actor: str, state: Path, as_json: bool
 ) -> None:
     """No new runs and no promotions of AGENT (`*`: the fleet). Open runs go on."""
+    from gateway.clock import SystemClock
     from reconciler import operations
     from reconciler.config.models.fields import parse_duration
-    from reconciler.process.clock import SystemClock
-    from reconciler.process.compose import open_database
+    from reconciler.process.store import open_database
 
     expires = None
     if duration is not None:
@@ -97,9 +97,9 @@ def stop_command(
     agents: tuple[str, ...], reason: str, actor: str, state: Path, as_json: bool
 ) -> None:
     """Refuse every call of AGENTS (none given: of all) from now on, and end their runs."""
+    from gateway.clock import SystemClock
     from reconciler import operations
-    from reconciler.process.clock import SystemClock
-    from reconciler.process.compose import open_database
+    from reconciler.process.store import open_database
 
     clock = SystemClock.from_environment(os.environ)
     _show(operations.stop(open_database(state), clock, agents, reason=reason, actor=actor), as_json)

@@ -22,6 +22,7 @@ def validate_command(directory: Path, as_json: bool) -> None:
     Exit code 1 when there is an error. What is valid here compiles to the digests shown.
     """
     from reconciler.config.load import load
+    from reconciler.findings import tidy
     from reconciler.release import Release, compile_fleet
     from reconciler.source.tree import DirectoryTree
 
@@ -34,6 +35,7 @@ def validate_command(directory: Path, as_json: bool) -> None:
                 releases[agent] = result.digest
             else:
                 findings += result
+    findings = list(tidy(findings))
     errors = [f for f in findings if f.severity == "error"]
     if as_json:
         show_json(

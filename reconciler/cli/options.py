@@ -67,29 +67,42 @@ def reason_option(command: F) -> F:
 
 
 def guarded(command: F) -> F:
-    """Turn the errors this program knows into one message and its exit code; bugs stay bugs."""
+    """Turn the errors this program knows into one message and its exit code; bugs stay bugs.
+
+    The known errors are imported only when something was raised: a quick look must not pay for
+    git, Docker and HTTP.
+    """
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        from gateway.database import DatabaseError
-        from reconciler.operations import Refused
-        from reconciler.process.lock import Busy
-        from reconciler.process.loop import Superseded
-        from reconciler.process.supervisor import EnvironmentLacks
-        from reconciler.record.rebuild import RebuildError
-        from reconciler.record.state import StateError
-        from reconciler.source.errors import SourceError
-
         try:
             return command(*args, **kwargs)
-        except Refused as error:
-            fail(str(error), NEGATIVE)
-        except (Busy, Superseded, RebuildError, StateError) as error:
-            fail(str(error), NEGATIVE)
-        except (EnvironmentLacks, SourceError, DatabaseError, Lacking) as error:
-            fail(str(error), LACKING)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            code = _exit_code(error)
+            if code is None:
+                raise
+            fail(str(error), code)
 
     return run  # type: ignore[return-value]
+
+
+def _exit_code(error: Exception) -> int | None:
+    from gateway.database import DatabaseError
+    from reconciler.demo.world import StoryFailed
+    from reconciler.operations import Refused
+    from reconciler.process.lock import Busy
+    from reconciler.process.loop import Superseded
+    from reconciler.process.supervisor import EnvironmentLacks
+    from reconciler.record.state import StateError
+    from reconciler.source.errors import SourceError
+
+    if isinstance(error, Refused | Busy | Superseded | StateError | StoryFailed):
+        return NEGATIVE
+    if isinstance(error, EnvironmentLacks | SourceError | DatabaseError | Lacking):
+        return LACKING
+    return None
 
 
 def fail(message: str, code: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from gateway.policy import BudgetRule, Limits, Policy, Window
+from gateway.policy import BudgetRule, Limits, Window
 from gateway.values import AgentName, TeamName
 from reconciler.config import fleet as values
 from reconciler.config.models.agent import Agent, AgentFile
@@ -49,8 +49,7 @@ def resolve_agent(
     Every problem is in `notes`; an agent with any error there must not be used.
     """
     agent = file.agent
-    platform: Policy = shared.platform()
-    desk = Desk(reader, shared, platform, document, notes)
+    desk = Desk(reader, shared, shared.platform, document, notes)
     origins: Origins = {}
     team = _team(desk, agent, origins)
     limits = _limits(desk, agent, origins)

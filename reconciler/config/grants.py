@@ -150,4 +150,10 @@ def _globs(value: object) -> tuple[str, ...]:
 
 def overlap(one: str, other: str) -> bool:
     """Whether two globs can mean the same thing: equal, or one matches the other's text."""
-    return one == other or fnmatchcase(one, other) or fnmatchcase(other, one)
+    if one == other:
+        return True
+    return any(
+        fnmatchcase(text, pattern)
+        for text, pattern in ((one, other), (other, one))
+        if any(wild in pattern for wild in "*?[")
+    )

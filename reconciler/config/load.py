@@ -14,6 +14,7 @@ from reconciler.config import fleet as values
 from reconciler.config.agents import resolve_agent
 from reconciler.config.grants import overlap
 from reconciler.config.models.agent import AgentFile
+from reconciler.config.models.fields import NAME
 from reconciler.config.positions import Document
 from reconciler.config.reader import Memo, Notes, Reader
 from reconciler.config.rollouts import rollout_policy
@@ -117,7 +118,7 @@ def _name(document: Document, folder: str) -> AgentName:
     data = document.data
     agent = data.get("agent") if isinstance(data, dict) else None
     name = agent.get("name") if isinstance(agent, dict) else None
-    return AgentName(name if isinstance(name, str) and name.isprintable() and name else folder)
+    return AgentName(name if isinstance(name, str) and NAME.fullmatch(name) else folder)
 
 
 def _refuse_twins(drafts: list[_Draft]) -> None:
@@ -179,7 +180,7 @@ def _fleet(shared: Shared, agents: Mapping[AgentName, values.AgentConfig]) -> va
             TeamName(name): values.TeamConfig(TeamName(name), tuple(team.members), tuple(team.owns))
             for name, team in sorted(shared.teams.items())
         },
-        platform=shared.platform(),
+        platform=shared.platform,
         images=dict(shared.lock.images),
         rollouts={
             name: rollout_policy(name, policy, document, ["fleet", "rollouts", name], Notes())

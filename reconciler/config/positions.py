@@ -55,6 +55,8 @@ class Document:
     file: str
     root: Node | None
     findings: tuple[Finding, ...] = ()
+    shaped: dict[type, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What `shapes.expect` found, by model: a document kept between loads is checked once."""
 
     @property
     def data(self) -> Any:
@@ -200,7 +202,7 @@ class _Builder:
         problem = error.problem or "not YAML"
         if error.context and error.context not in problem:
             problem = f"{problem} {error.context}"
-        at_tab = mark is not None and "\t" in self.text.split("\n")[mark.line][: mark.column + 1]
+        at_tab = mark is not None and self.text[mark.index : mark.index + 1] == "\t"
         fix = "indent with spaces, not with tabs" if at_tab else ""
         message = f"not valid YAML: {problem}"
         return Finding("yaml", Severity.ERROR, self.file, line, column, message, fix)

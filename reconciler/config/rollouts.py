@@ -12,7 +12,7 @@ from reconciler.config.models.fleet import Rollout
 from reconciler.config.positions import Document
 from reconciler.config.reader import Notes
 
-SMALLEST_CANARY = {30: 3, 50: 3, 100: 3}
+SMALLEST_CANARY = {30: 3, 50: 3, 100: 4}
 """Horizon → least number of runs whose failure alone would roll back, for a stable release that
 passed 80 % of 50 runs: `minimum_count(horizon=…)`."""
 MINIMUM_CASES = 20

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+# Each pattern takes time linear in the text: what is scanned may have been written to hang us.
 _KINDS = (
     ("an Anthropic key", r"sk-ant-[A-Za-z0-9_-]{16,}"),
     ("an OpenAI key", r"\bsk-(?:proj-|svcacct-)?[A-Za-z0-9_-]{20,}"),
@@ -16,7 +17,10 @@ _KINDS = (
     ("an AWS access key", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
     ("a Google API key", r"\bAIza[A-Za-z0-9_-]{35}"),
     ("a Slack token", r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
-    ("a JSON web token", r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+"),
+    (
+        "a JSON web token",
+        r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+",
+    ),
     ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
 )
 _ANY = re.compile("|".join(f"(?P<k{i}>{pattern})" for i, (_, pattern) in enumerate(_KINDS)))

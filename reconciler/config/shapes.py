@@ -42,6 +42,13 @@ def expect(document: Document, model: type[M]) -> tuple[M | None, tuple[Finding,
     A document with a finding of the reader (say a duplicate key) gives no model: nobody can tell
     which of the two values was meant.
     """
+    if model not in document.shaped:
+        document.shaped[model] = _expect(document, model)
+    known: tuple[M | None, tuple[Finding, ...]] = document.shaped[model]
+    return known
+
+
+def _expect(document: Document, model: type[M]) -> tuple[M | None, tuple[Finding, ...]]:
     if document.root is None:
         if document.findings:
             return None, document.findings

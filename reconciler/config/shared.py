@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -44,8 +45,9 @@ class Shared:
     places: dict[tuple[str, str], Place] = field(default_factory=dict)
     """(kind, name) → where it is named."""
 
+    @cached_property
     def platform(self) -> gateway.Policy:
-        """The gateway's part of it."""
+        """The gateway's part of it. Not to be asked for before everything is read."""
         return gateway.Policy(
             providers=self.providers,
             models=self.models,

@@ -61,9 +61,9 @@ class Evidence:
 
     @classmethod
     def of(cls, attempts: Iterable[Attempt]) -> Evidence:
-        """Group and order attempts."""
+        """Group and order attempts; in which order they come leaves no trace."""
         grouped: dict[tuple[Arm, str], list[Attempt]] = defaultdict(list)
-        for attempt in sorted(attempts, key=lambda a: a.number):
+        for attempt in sorted(attempts, key=lambda a: (a.number, a.case, a.arm)):
             grouped[attempt.arm, attempt.case].append(attempt)
         return cls(dict(grouped))
 

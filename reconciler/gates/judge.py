@@ -23,7 +23,9 @@ from reconciler.gates.evidence import (
     wanted,
 )
 from reconciler.gates.statistics import (
+    MINIMUM_CASES,
     CriticalTally,
+    OfflineDecision,
     Resampler,
     StatisticsError,
     Verdict,

@@ -9,18 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import gateway.calls
-import reconciler.schema
-import runner.queue
+from gateway.clock import SystemClock
 from gateway.database import Database
-from reconciler.process.clock import SystemClock
+from reconciler.process.store import open_database
 from reconciler.process.supervisor import EnvironmentLacks
+from reconciler.record import mark
 from reconciler.record import rebuild as rebuilding
 from reconciler.source import Auth, Mirror, Signer, Timeouts
+from reconciler.source.errors import RemoteUnavailable
 from reconciler.tick.context import Context
 from reconciler.tick.declare import compile_commit
-
-DATABASE = "interlock.sqlite"
 
 
 @dataclass(frozen=True)
@@ -33,15 +31,6 @@ class Options:
     signing_key: Path | None = None
     slots: int = 4
     deadline_s: float | None = None
-
-
-def open_database(state: Path) -> Database:
-    """The state directory's database, its schema brought forward."""
-    database = Database(state / DATABASE)
-    database.migrate(
-        (*gateway.calls.MIGRATIONS, *runner.queue.MIGRATIONS, *reconciler.schema.MIGRATIONS)
-    )
-    return database
 
 
 def open_context(options: Options, environment: Mapping[str, str], *, job: bool) -> Context:
@@ -99,18 +88,30 @@ def reports_branch(context: Context) -> str:
     return found.fleet.reports_branch if found is not None else "interlock/reports"
 
 
-def restore_if_new(context: Context) -> rebuilding.Rebuilt | None:
-    """A fresh state directory goes on from the reports branch; None when it is not fresh.
+def restore_if_behind(context: Context) -> rebuilding.Rebuilt | None:
+    """Go on from the reports branch when it is not where this database left it.
 
-    Raises the errors of `record.rebuild` when the branch cannot be believed: nothing may run on
-    a state that somebody else made up.
+    A fresh state directory knows nothing; one that another machine has overtaken knows too
+    little. None when the database is what the branch tells, or the branch cannot be reached and
+    this database has a state of its own. Raises the errors of `record.rebuild` when the branch
+    cannot be believed: nothing may run on a state that somebody else made up.
     """
-    if context.database.one("SELECT 1 AS yes FROM audit LIMIT 1") is not None:
+    with context.database.snapshot() as tx:
+        known = {m.head for m in (mark.last(tx), mark.pending(tx)) if m is not None}
+    try:
+        context.config.fetch()
+    except RemoteUnavailable:
+        if not known:
+            raise
+        return None
+    branch = reports_branch(context)
+    head = context.config.resolve(branch)
+    if known and head in known:
         return None
     return rebuilding.rebuild(
         context.database,
         context.config,
-        branch=reports_branch(context),
+        branch=branch,
         allowed=allowed_signers(context),
         clock=context.clock,
     )

@@ -16,7 +16,7 @@ from gateway.values import AgentName, derived_id
 from reconciler.gates.evidence import CANDIDATE, STABLE, Evidence
 from reconciler.gates.judge import Reading
 from reconciler.operations import Refused
-from reconciler.process.compose import Options, open_context, restore_if_new
+from reconciler.process.compose import Options, open_context, restore_if_behind
 from reconciler.process.lock import sole
 from reconciler.process.supervisor import workers
 from reconciler.rollout import store
@@ -59,7 +59,7 @@ def evaluate(
     with ExitStack() as stack:
         stack.enter_context(sole(options.state))
         context = open_context(options, environment, job=True)
-        restore_if_new(context)
+        restore_if_behind(context)
         declared = declare(context)
         if declared is None:
             raise Refused("no commit of the config repo can be used: run `interlock validate`")

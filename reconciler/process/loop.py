@@ -7,23 +7,27 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.process.compose import (
     Options,
     allowed_signers,
     open_context,
     reports_branch,
-    restore_if_new,
+    restore_if_behind,
 )
 from reconciler.process.lock import sole
-from reconciler.process.supervisor import Supervisor, workers
-from reconciler.record.publish import Outcome, Published, publish
+from reconciler.process.supervisor import EnvironmentLacks, Supervisor, workers
+from reconciler.record import mark
+from reconciler.record.publish import Published, publish
 from reconciler.tick import Ticked, assign, tick
 from reconciler.tick.context import Context
+from runner import queue
 
 PAUSE_S = 0.25
 """Between two ticks while runs are open: short beside a run, long beside a tick."""
+GIVE_UP_AFTER = 3
+"""Publications that failed in a row, after which a job with nothing but claims ends."""
 REPORT_EVERY_S = 30.0
 """Progress of evals is worth a commit this often; decisions and live runs at once."""
 
@@ -52,14 +56,14 @@ class Loop:
     supervisor: Supervisor | None = None
     published_at: float = 0.0
     pending: bool = False
-    ticks: int = 0
+    failures: int = 0
+    """Publications in a row that did not arrive."""
 
     def step(self) -> Ticked:
         """One tick, the workers it needs, and the record of it."""
         if self.supervisor is not None:
             self.supervisor.check()
         ticked = tick(self.context)
-        self.ticks += 1
         urgent = bool(ticked.opened or ticked.moved or ticked.started or ticked.ended)
         self.pending = self.pending or ticked.changed
         published = None
@@ -75,11 +79,17 @@ class Loop:
         self.watch(self.context, Progress(ticked, published))
         return ticked
 
-    def publish(self, *, clean: bool, force: bool = False) -> Published | None:
-        """Commit the record; claims that it carried become runs. None without a signing key."""
+    def publish(self, *, clean: bool) -> Published | None:
+        """Commit the record; claims that it carried become runs. None without a signing key.
+
+        Raises Superseded when another reconciler's state stands there.
+        """
         context = self.context
         if context.signer is None:
             return None
+        with context.database.snapshot() as tx:
+            last = mark.last(tx)
+        number = (last.tick if last else 0) + 1
         result = publish(
             context.database,
             context.config,
@@ -87,20 +97,32 @@ class Loop:
             signer=context.signer,
             clock=context.clock,
             machine=context.machine,
+            tick=number,
             clean=clean,
             allowed=allowed_signers(context),
             sleep=time.sleep,
-            draw=context.seeded(f"{context.machine}:{self.ticks}").random,
-            force=force,
+            draw=context.seeded(f"{context.machine}:{number}").random,
         )
-        if result.outcome in (Outcome.PUSHED, Outcome.NOTHING_NEW):
+        self.published_at = time.monotonic()
+        if result.outcome in ("pushed", "nothing_new"):
             with context.database.transaction() as tx:
                 assign.claims_pushed(tx, list(result.claims))
-            self.published_at = time.monotonic()
             self.pending = False
-        else:
-            context.problems.append(f"the record was not written: {result.reason}")
+            self.failures = 0
+            return result
+        if result.outcome == "superseded":
+            raise Superseded(result.reason)
+        self.failures += 1
+        context.problems.append(f"the record was not written ({result.outcome}): {result.reason}")
         return result
+
+    @property
+    def stuck(self) -> bool:
+        """The record cannot be written, and nothing but claims that need it is open."""
+        if self.failures < GIVE_UP_AFTER:
+            return False
+        open_runs = queue.open_runs(self.context.database)
+        return all(run["status"] == queue.RunStatus.CLAIMED for run in open_runs)
 
 
 class Superseded(Exception):
@@ -117,28 +139,31 @@ def once(options: Options, environment: Mapping[str, str], watch: Watch) -> Tick
     with ExitStack() as stack:
         stack.enter_context(sole(options.state))
         context = open_context(options, environment, job=True)
-        rebuilt = restore_if_new(context)
+        if context.signer is None:
+            raise EnvironmentLacks(
+                "a job writes signed claims before its runs, so it needs a key: --signing-key PATH"
+                " or INTERLOCK_SIGNING_KEY. Make one with `ssh-keygen -t ed25519 -N '' -f PATH`"
+                " and add PATH.pub to fleet.reports.signers in interlock.yaml."
+            )
+        rebuilt = restore_if_behind(context)
         loop = Loop(context, options, environment, watch, stack)
         if rebuilt is not None:
             watch(context, Progress(_nothing(), None, tuple(rebuilt.notes)))
         while True:
             ticked = loop.step()
-            if not ticked.busy and not ticked.changed:
+            if (not ticked.busy and not ticked.changed) or loop.stuck:
                 break
-            late = (
-                options.deadline_s is not None and time.monotonic() - started > options.deadline_s
-            )
-            if late:
+            if options.deadline_s is not None and time.monotonic() - started > options.deadline_s:
                 break
             if ticked.busy:
                 time.sleep(PAUSE_S)
         if loop.supervisor is not None:
             loop.supervisor.stop()
-        result = loop.publish(clean=not ticked.busy, force=loop.pending)
-        if result is not None and result.outcome is Outcome.SUPERSEDED:
-            raise Superseded(result.reason)
-        watch(context, Progress(ticked, result))
-        return ticked
+        result = loop.publish(clean=not ticked.busy)
+        problems = list(dict.fromkeys([*ticked.problems, *context.problems]))
+        ended = replace(ticked, problems=problems)
+        watch(context, Progress(ended, result))
+        return ended
 
 
 def serve(
@@ -159,7 +184,7 @@ def serve(
     with ExitStack() as stack:
         stack.enter_context(sole(options.state))
         context = open_context(options, environment, job=False)
-        restore_if_new(context)
+        restore_if_behind(context)
         loop = Loop(context, options, environment, watch, stack)
         loop.supervisor = stack.enter_context(
             workers(context.state, environment, slots=options.slots)
@@ -168,7 +193,7 @@ def serve(
             loop.step()
             stopping.wait(every_s)
         loop.supervisor.stop()
-        loop.publish(clean=True, force=True)
+        loop.publish(clean=True)
 
 
 def _nothing() -> Ticked:

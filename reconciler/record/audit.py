@@ -70,7 +70,9 @@ def months(tx: Transaction, *, after: int) -> dict[str, bytes]:
 
     A line lies in the month of its own time; within a file lines are in order of seq.
     """
-    changed = {month(row["at"]) for row in tx.read("SELECT at FROM audit WHERE seq > :after", after=after)}
+    changed = {
+        month(row["at"]) for row in tx.read("SELECT at FROM audit WHERE seq > :after", after=after)
+    }
     files: dict[str, bytes] = {}
     for name in sorted(changed):
         start = day_start(f"{name}-01")

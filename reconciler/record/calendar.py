@@ -1,4 +1,4 @@
-"""Moments as the record writes them: UTC, ISO 8601, and the days and months that files are named by.
+"""Moments as the record writes them: UTC, ISO 8601, and the days and months of its files.
 
 Pure. Milliseconds since the epoch go in; nothing here reads a clock.
 """

@@ -15,14 +15,10 @@ from reconciler.record import audit, ledger
 from runner.queue import RunStatus
 from runner.spec import RoleKind, RunOutcome, RunSpec, SandboxSpec, StopReason
 
-IN_FORCE = ("open", "pushed", "lost")
-
 
 def exported(tx: Transaction, *, machine: str) -> list[Row]:
     """Claims as they stand in git, by run. There, an `open` one is pushed by being there."""
-    rows = tx.read(
-        "SELECT * FROM claims WHERE state IN ('open', 'pushed', 'lost') ORDER BY run"
-    )
+    rows = tx.read("SELECT * FROM claims WHERE state IN ('open', 'pushed', 'lost') ORDER BY run")
     found = {
         row["run"]: {**row, "state": "pushed" if row["state"] == "open" else row["state"]}
         for row in rows
@@ -73,8 +69,9 @@ def _lose(tx: Transaction, claim: Row, now: Millis) -> None:
     team = seen[0]["team"] if seen else _team(tx, claim["agent"])
     rest = max(0, claim["slice_nano"] - sum(ledger.cost_of(row) for row in seen))
     detail = (
-        f"claimed by {claim['machine']} and never heard of again; charged {show_usd(claim['slice_nano'])} "
-        "at worst case, and not run again. Look at what it may have changed."
+        f"claimed by {claim['machine']} and never heard of again; charged "
+        f"{show_usd(claim['slice_nano'])} at worst case, and not run again. "
+        "Look at what it may have changed."
     )
     _insert_run(tx, claim, team, detail, now)
     ledger.insert(
@@ -155,7 +152,17 @@ def _insert_run(tx: Transaction, claim: Row, team: str, detail: str, now: Millis
         }
     )
     # What was seen of its cost is in the outcome; the worst case is in the ledger.
-    outcome = RunOutcome(stop=StopReason.OUTCOME_UNKNOWN, detail=detail)
+    # The notes of the run before it stay in force, as they do for any run that writes none.
+    last = tx.one(
+        "SELECT outcome FROM runs WHERE agent = :agent AND purpose = 'live'"
+        " AND status = 'finished' ORDER BY finished_at DESC, run LIMIT 1",
+        agent=claim["agent"],
+    )
+    outcome = RunOutcome(
+        stop=StopReason.OUTCOME_UNKNOWN,
+        detail=detail,
+        notes=RunOutcome.model_validate_json(last["outcome"]).notes if last else "",
+    )
     tx.execute(
         "INSERT INTO runs (run, agent, team, purpose, occurrence, release, status, priority, spec,"
         " fence, stop, outcome, created_at, finished_at) VALUES (:run, :agent, :team, 'live',"

@@ -23,7 +23,12 @@ from runner.spec import RunSpec
 RUN = "interlock.run-report/1"
 ROLLOUT = "interlock.rollout-report/1"
 _REDACT = Redactor()
-_TEXTS = ("body", "spec", "outcome", "policy", "document")
+_JSON = {
+    "runs": ("spec", "outcome"),
+    "journal": ("body",),
+    "rollouts": ("policy",),
+    "receipts": ("document",),
+}
 """Columns that hold JSON: written as JSON and not as a string of it, so that people can read."""
 
 
@@ -49,8 +54,7 @@ def finished_runs(tx: Transaction, *, since: int = 0) -> list[Row]:
 
 def of_run(tx: Transaction, row: Row) -> bytes:
     """The JSON report of a finished live run."""
-    kept = {name: value for name, value in row.items() if name not in ("owner", "lease_until")}
-    kept["spec"] = slim(row["spec"])
+    kept = _opened("runs", {**row, "spec": slim(row["spec"])}, "owner", "lease_until")
     journal = tx.read("SELECT * FROM journal WHERE run = :run ORDER BY seq", run=row["run"])
     calls = tx.read(
         "SELECT * FROM calls WHERE run = :run ORDER BY reserved_at, step, call, attempt",
@@ -60,8 +64,8 @@ def of_run(tx: Transaction, row: Row) -> bytes:
         {
             "format": RUN,
             "run": kept,
-            "journal": [_without(entry, "seq", "run") for entry in journal],
-            "calls": [_without(call, "response", "run") for call in calls],
+            "journal": [_opened("journal", entry, "seq", "run") for entry in journal],
+            "calls": [_opened("calls", call, "response", "run") for call in calls],
         }
     )
 
@@ -105,9 +109,9 @@ def of_rollout(tx: Transaction, row: Row) -> bytes:
     return _bytes(
         {
             "format": ROLLOUT,
-            "rollout": row,
-            "attempts": [_without(attempt, "rollout") for attempt in attempts],
-            "receipts": [_without(receipt, "rollout") for receipt in receipts],
+            "rollout": _opened("rollouts", row),
+            "attempts": [_opened("attempts", attempt, "rollout") for attempt in attempts],
+            "receipts": [_opened("receipts", receipt, "rollout") for receipt in receipts],
         }
     )
 
@@ -135,38 +139,31 @@ def rollouts_touched(tx: Transaction, *, since: Millis | int) -> list[Row]:
     )
 
 
-def _without(row: Row, *names: str) -> Row:
-    return {name: value for name, value in row.items() if name not in names}
-
-
 def _bytes(document: dict[str, Any]) -> bytes:
     # The journal was redacted when it was written; a spec's input and a gateway's error text were
     # not, so everything passes once more. Redacting twice changes nothing.
-    clean = _REDACT.json(_opened(document))
+    clean = _REDACT.json(document)
     text = json.dumps(clean, ensure_ascii=False, sort_keys=True, indent=1)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _opened(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_opened(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: json.loads(item) if name in _TEXTS and isinstance(item, str) else _opened(item)
-        for name, item in value.items()
-    }
+def _opened(table: str, row: Row, *without: str) -> dict[str, Any]:
+    found: dict[str, Any] = {name: row[name] for name in row if name not in without}
+    for name in _JSON.get(table, ()):
+        if isinstance(found.get(name), str):
+            found[name] = json.loads(found[name])
+    return found
 
 
-def _read(path: str, body: bytes, format: str) -> dict[str, Any]:
+def _read(path: str, body: bytes, wanted: str) -> dict[str, Any]:
     try:
         document = json.loads(body)
         found = document.get("format")
     except (ValueError, AttributeError) as error:
         raise ReportError(f"{path} is not a report: {error}") from None
-    if found != format:
+    if found != wanted:
         raise ReportError(
-            f"{path} has the format {found!r}; this program reads {format!r}. Upgrade Interlock."
+            f"{path} has the format {found!r}; this program reads {wanted!r}. Upgrade Interlock."
         )
     return dict(document)
 
@@ -182,7 +179,7 @@ def _insert(
         )
     closed = {
         name: json.dumps(value, ensure_ascii=False, sort_keys=True)
-        if name in _TEXTS and not isinstance(value, str | None)
+        if name in _JSON.get(table, ()) and value is not None
         else value
         for name, value in row.items()
     }

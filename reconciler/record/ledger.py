@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway.database import Row, Transaction
-from gateway.values import NANO, Json, derived_id
+from gateway.values import NANO, derived_id
 from reconciler.record.calendar import DAY_MS, day, day_start
 
 STEP = "ledger"
@@ -84,7 +84,9 @@ def csv_of(rows: Iterable[Mapping[str, Any]]) -> bytes:
     figures = ("calls", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["model" if c == "target" else c for c in columns] + [*figures, "nano_usd", "usd"])
+    writer.writerow(
+        ["model" if c == "target" else c for c in columns] + [*figures, "nano_usd", "usd"]
+    )
     for key in sorted(groups):
         nano = groups[key]["cost_nano"]
         writer.writerow(
@@ -159,11 +161,6 @@ def insert(tx: Transaction, row: Row) -> None:
         f"INSERT INTO calls ({', '.join(row)}) VALUES ({', '.join(':' + name for name in row)})",  # noqa: S608
         **row,
     )
-
-
-def document(name: str, rows: list[dict[str, Any]]) -> Json:
-    """`state/ledger/YYYY-MM.json` without its format line."""
-    return {"month": name, "rows": [dict(row) for row in rows]}
 
 
 def cost_of(row: Mapping[str, Any]) -> int:

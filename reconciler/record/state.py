@@ -119,9 +119,9 @@ def _add(files: dict[str, bytes], table: Table, rows: list[Row]) -> None:
 
 
 def same_but_for_the_time(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Two manifests that say the same about the state; only tick and time moved on."""
+    """Two manifests that say the same about the state; only tick, time and machine differ."""
     return all(
-        old.get(name) == new.get(name) for name in {*old, *new} - {"tick", "written_at"}
+        old.get(name) == new.get(name) for name in {*old, *new} - {"tick", "written_at", "machine"}
     )
 
 
@@ -134,7 +134,8 @@ def read_manifest(body: bytes) -> dict[str, Any]:
         raise StateError(f"{MANIFEST} is not a manifest: {error!r}") from None
     if found != FORMAT:
         raise StateError(
-            f"{MANIFEST} has the format {found!r}; this program reads {FORMAT!r}. Upgrade Interlock."
+            f"{MANIFEST} has the format {found!r}; this program reads {FORMAT!r}. "
+            "Upgrade Interlock."
         )
     return dict(manifest)
 

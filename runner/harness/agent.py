@@ -16,8 +16,9 @@ from typing import Any
 from gateway.values import CallKey, StepPath
 from runner.client import CallRefused, Reply
 from runner.harness import refusals
+from runner.harness.answers import Ended, hand_back, mcp_text, number
 from runner.harness.room import RunRoom
-from runner.harness.scope import Meter, Scope
+from runner.harness.scope import Meter, Scope, replay_usage
 from runner.journal import Attempt, Done, Kind, Outcome, Status
 from runner.loop import (
     CallModel,
@@ -37,16 +38,6 @@ from runner.loop import (
 from runner.spec import Role, StopReason
 from runner.stops import NUDGES, Observation, exceeded, stall
 from runner.tools import Tool, ToolContext, misfit, offered, result, shorten
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a role's loop ended. `said` are the arguments of its `finish`, if it came to that."""
-
-    stop: Stop
-    said: Mapping[str, Any] | None = None
-    fatal: bool = False
-    """True: the run cannot go on either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +230,7 @@ class RoleLoop:
         }
         for name, value in self._role.parameters.items():
             # Decimals are strings in a release, because a digest has no floats.
-            request[name] = _number(value) if isinstance(value, str) else value
+            request[name] = number(value) if isinstance(value, str) else value
         ceiling = self._role.grants.limits.max_output_tokens
         if ceiling is not None:
             request["max_tokens"] = min(ceiling, request.get("max_tokens", ceiling))
@@ -320,7 +311,7 @@ class RoleLoop:
             except CallRefused as refused:
                 return refusals.outcome(refused)
             failed = bool(reply.body.get("isError"))
-            body = {"result": shorten(_mcp_text(reply.body))}
+            body = {"result": shorten(mcp_text(reply.body))}
             return await self._bought(attempt, reply, body, Status.ERROR if failed else Status.OK)
 
         return await self.step(
@@ -392,44 +383,3 @@ class RoleLoop:
         self._events.append(Told(judgement.reasons))
         self._seen.append(Observation(call.signature, judgement.reasons, error=True))
         return None
-
-
-def replay_usage(scope: Scope, path: StepPath, meter: Meter) -> None:
-    """Count the journaled steps below `path`, whose loop is not walked again."""
-    for entry in scope.journal.steps():
-        if entry.event == "outcome" and entry.key.step.startswith(f"{path}."):
-            intent = scope.journal.find(entry.key, "intent")
-            if intent is not None and entry.kind is not Kind.SANDBOX:
-                meter.add(Done(intent, entry))
-
-
-def hand_back(ended: Ended) -> str:
-    """What the agent reads of its sub-agent: its words at finish, or why there are none."""
-    if ended.said is None:
-        return f"error: the sub-agent ended without an answer: {ended.stop.reason}" + (
-            f" ({ended.stop.detail})" if ended.stop.detail else ""
-        )
-    return shorten(said_text(ended.said), 4_000)
-
-
-def said_text(said: Mapping[str, Any]) -> str:
-    """The arguments of a `finish` as lines, what was concluded before what shows it."""
-    order = ("verdict", "outcome", "reasons", "evidence")
-    return "\n".join(f"{name}: {said[name]}" for name in order if said.get(name))
-
-
-def _mcp_text(body: Mapping[str, Any]) -> str:
-    parts = []
-    for item in body.get("content") or ():
-        text = item.get("text")
-        parts.append(text if isinstance(text, str) else json.dumps(item, sort_keys=True))
-    if not parts and "structuredContent" in body:
-        parts.append(json.dumps(body["structuredContent"], sort_keys=True))
-    return "\n".join(parts)
-
-
-def _number(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text

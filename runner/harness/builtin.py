@@ -13,10 +13,11 @@ from typing import Any
 
 from gateway.values import CallKey, NanoUSD, StepPath
 from runner.context import first_line, opening, review
-from runner.harness.agent import Ended, Judgement, RoleLoop, replay_usage, said_text
+from runner.harness.agent import Judgement, RoleLoop
+from runner.harness.answers import Ended, said_text
 from runner.harness.grading import called_tools, merge
 from runner.harness.room import RunRoom
-from runner.harness.scope import Meter, Scope
+from runner.harness.scope import Meter, Scope, replay_usage
 from runner.journal import Attempt, Done, Kind, Outcome
 from runner.loop import Stop
 from runner.sandbox.contract import SandboxError, SandboxLost, SandboxUnavailable

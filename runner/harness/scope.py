@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.values import CallKey, Millis, RunId
+from gateway.values import CallKey, Millis, RunId, StepPath
 from runner.client import Gateway
 from runner.journal import COUNTED, Done, Journal, Kind
 from runner.sandbox.contract import Sandboxes
@@ -75,3 +75,12 @@ class Scope:
     """Directory of the run's gateway socket, to be bound into its sandbox; None: no way out."""
     labels: Mapping[str, str] = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)
+
+
+def replay_usage(scope: Scope, path: StepPath, meter: Meter) -> None:
+    """Count the journaled steps below `path`, whose loop is not walked again."""
+    for entry in scope.journal.steps():
+        if entry.event == "outcome" and entry.key.step.startswith(f"{path}."):
+            intent = scope.journal.find(entry.key, "intent")
+            if intent is not None and entry.kind is not Kind.SANDBOX:
+                meter.add(Done(intent, entry))

@@ -13,9 +13,9 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ class Answer:
     """An HTTP response, read whole."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
     def json(self) -> Any:
@@ -264,8 +264,10 @@ class Stage:
             cwd=ROOT,
             stdout=subprocess.PIPE,
         )
-        self.stack.callback(lambda: (process.kill(), process.wait(), process.stdout.close()))
         assert process.stdout is not None
+        self.stack.callback(process.stdout.close)
+        self.stack.callback(process.wait)
+        self.stack.callback(process.kill)
         port = json.loads(process.stdout.readline())["port"]
         return f"http://127.0.0.1:{port}/mcp", file
 
@@ -305,7 +307,7 @@ def over_socket(
         data = None if body is None else json.dumps(body).encode()
         connection.request(method, target, data, headers or {})
         response = connection.getresponse()
-        return Answer(response.status, dict(response.headers), response.read())
+        return Answer(response.status, response.headers, response.read())
     finally:
         connection.close()
 

@@ -74,7 +74,8 @@ class Money(RuleBasedStateMachine):
             row = calls.reserve(
                 tx,
                 ask,
-                stands,
+                attempt=stands.attempt,
+                effect_key=stands.effect_key,
                 target="fast",
                 admission=admission,
                 price_table="t",

@@ -51,7 +51,8 @@ def reserve(tx: Transaction, asked: Ask) -> Row:
     return calls.reserve(
         tx,
         asked,
-        stands,
+        attempt=stands.attempt,
+        effect_key=stands.effect_key,
         target=asked.asked,
         admission=Admission(0, 0, 0),
         price_table=None,

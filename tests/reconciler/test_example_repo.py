@@ -7,24 +7,28 @@ Each variant of the instructions is played by the scripted model on every case: 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 
-from gateway.policy import Grants, Rule, Script, ToolGrant, When
+from gateway.policy import Grants, ToolGrant
+from gateway.providers.scripted import Observation, Scene, decide
+from gateway.values import AgentName
 from reconciler.config.fleet import Case, Fleet, ParticipantConfig
 from reconciler.config.load import load
 from reconciler.source.tree import DirectoryTree
-from runner.spec import Role, Skill
+from runner import context
+from runner.spec import Recorded, Role, Skill
 from tests.support.script_player import Commands, Files, Played, Stage, read_files
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "example-config-repo"
 DEMO = ROOT / "reconciler" / "demo"
 TESTS = "python3 -m unittest -q"
-TRIAGE = "ci-triage"
+TRIAGE = AgentName("ci-triage")
 
 
 def role_of(participant: ParticipantConfig, instructions: str = "") -> Role:
@@ -82,7 +86,7 @@ class World:
         return Result(
             played=played,
             green=self.green(restored(played.files, before)),
-            tests_untouched=tests_of(played.files) == tests_of(before),
+            tests_untouched=protected(played.files) == protected(before),
             proposed=played.called("tracker__open_change") == 1,
         )
 
@@ -93,13 +97,13 @@ class World:
         return self.stage.commands.run(files, TESTS)[0] == 0
 
 
-def tests_of(files: Files) -> Files:
+def protected(files: Files) -> Files:
     return {path: content for path, content in files.items() if path.startswith("tests/")}
 
 
 def restored(files: Files, before: Files) -> Files:
     """As the grader sees it: protected files are those of the case."""
-    return {p: c for p, c in files.items() if not p.startswith("tests/")} | tests_of(before)
+    return {p: c for p, c in files.items() if not p.startswith("tests/")} | protected(before)
 
 
 def passed(results: Mapping[str, Result]) -> set[str]:
@@ -121,13 +125,13 @@ def live_project(*overlays: str) -> Files:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def world() -> World:
     loaded = load(DirectoryTree(EXAMPLE))
     assert not [str(finding) for finding in loaded.findings]
     assert loaded.fleet is not None
     script = loaded.fleet.platform.providers["offline"].script
     assert script is not None
-    yield World(loaded.fleet, Stage(script, Commands()))
+    return World(loaded.fleet, Stage(script, Commands()))
 
 
 # ------------------------------------------------------------------------------- the repo itself
@@ -209,6 +213,29 @@ def test_the_sentinels_pass_no_case(world: World) -> None:
         assert (touched >= 12) == (sentinel.id == "edits-the-tests")
 
 
+@pytest.mark.parametrize("shown", ["another-case", "repaired"])
+def test_another_observation_makes_another_act(world: World, shown: str) -> None:
+    """The traceback of one case with the file of another, or with its repaired file: no edit."""
+    cases = {case.id: case for case in world.cases}
+    case = cases["none-handling"]
+    traceback = world.stage.commands.run(world.files(case), "python3 -B -m unittest -q -f")[1]
+    right = world.files(case)["contacts/addresses.py"]
+    wrong = {
+        "another-case": world.files(cases["off-by-one"])["instalments/plan.py"],
+        "repaired": world.attempt(case).played.files["contacts/addresses.py"],
+    }[shown]
+    system = world.fleet.agents[TRIAGE].main.instructions.body
+    acts = []
+    for content in (right, wrong):
+        seen = (Observation("shell", traceback), Observation("read_file", content.decode()))
+        scene = Scene(system, "due", seen, ("shell", "read_file"))
+        acts.append(decide(world.stage.script, scene, {"shell", "edit_file", "finish"})[1])
+    assert acts[0] is not None
+    assert acts[1] is not None
+    assert acts[0][0] == "edit_file"
+    assert acts[1][0] != "edit_file"
+
+
 # ------------------------------------------------------------------------------ the live project
 
 
@@ -220,14 +247,23 @@ def test_the_live_project_is_red_and_is_repaired_in_the_code(world: World, overl
     recorded = world.cases[0].recorded
     played = world.stage.play(role, "The scheduled run is due.", before, recorded=recorded)
     assert world.green(played.files)
-    assert tests_of(played.files) == tests_of(before)
+    assert protected(played.files) == protected(before)
     assert sum(before[path] != played.files[path] for path in before) == 1
 
 
-def test_the_bugs_of_the_live_project_can_come_in_any_order(world: World) -> None:
-    overlays = ["second-bug", "third-bug", "recorded-value"]
+@pytest.mark.parametrize("last", ["second-bug", "third-bug", "recorded-value"])
+def test_the_bugs_of_the_live_project_can_come_in_any_order(last: str) -> None:
+    others = {"second-bug", "third-bug", "recorded-value"} - {last}
+    for order in permutations(sorted(others)):
+        assert live_project(*order, last) == live_project(last)
+
+
+def test_several_bugs_at_once_are_repaired_one_after_the_other(world: World) -> None:
+    before = live_project("third-bug")
+    before |= {"billing/money.py": live_project("recorded-value")["billing/money.py"]}
+    before |= {"billing/report.py": live_project("second-bug")["billing/report.py"]}
+    before |= {"tests/test_invoices.py": live_project("recorded-value")["tests/test_invoices.py"]}
     role = role_of(world.fleet.agents[TRIAGE].main)
-    before = live_project(*overlays)
     played = world.stage.play(role, "due", before, recorded=world.cases[0].recorded)
     assert world.green(played.files)
     assert sum(before[path] != played.files[path] for path in before) == 3
@@ -258,31 +294,26 @@ def test_an_empty_diff_is_rejected(world: World) -> None:
     assert verdict.said["verdict"] == "reject"
 
 
-def test_after_a_rejection_the_maker_stops_instead_of_claiming_again(world: World) -> None:
-    case = world.cases[0]
-    for instructions in ("", variant("worse")):
-        role = role_of(world.fleet.agents[TRIAGE].main, instructions)
-        told = "reviewer does not accept the work:\nThe diff is empty."
-        seen = world.attempt(case, instructions).played
-        scripted = Script(
-            rules=(*_until_finish(seen, world.stage.script), *world.stage.script.rules)
-        )
-        again = Stage(scripted, world.stage.commands).play(
-            role, case.input, world.files(case), recorded=case.recorded, told=told
-        )
-        assert again.said is not None
-        assert again.said["outcome"] != "refused"
-
-
-def _until_finish(played: Played, script: Script) -> tuple[Rule, ...]:
-    return (Rule(name="never", when=When(system="(?!)")),) if played.calls else script.rules
+@pytest.mark.parametrize("name", ["wording", "worse", "stale-tests"])
+def test_after_a_rejection_the_maker_gives_up_instead_of_claiming_again(
+    world: World, name: str
+) -> None:
+    scene = Scene(
+        system=variant(name),
+        user="reviewer does not accept the work:\nThe diff is empty: nothing was repaired.",
+        observations=(Observation("tracker__open_change", '{"id": "CR-1"}'),),
+        called=("shell", "tracker__open_change", "finish"),
+    )
+    _, call = decide(world.stage.script, scene, {"finish", "tracker__open_change"})
+    assert call is not None
+    assert (call[0], call[1]["outcome"]) == ("finish", "refused")
 
 
 # ------------------------------------------------------------------------------- the other loops
 
 
 def test_the_audit_reports_what_it_read(world: World) -> None:
-    role = role_of(world.fleet.agents["dependency-audit"].main)
+    role = role_of(world.fleet.agents[AgentName("dependency-audit")].main)
     played = world.stage.play(role, "due", live_project())
     assert played.said is not None
     assert played.said["outcome"] == "2 findings"
@@ -292,9 +323,35 @@ def test_the_audit_reports_what_it_read(world: World) -> None:
 
 @pytest.mark.parametrize("told", ["", "You made the same call several times. Try something else."])
 def test_without_advisories_the_audit_only_repeats_itself(world: World, told: str) -> None:
-    role = role_of(world.fleet.agents["dependency-audit"].main)
+    role = role_of(world.fleet.agents[AgentName("dependency-audit")].main)
     before = live_project("broken-audit")
     played = world.stage.play(role, "due", before, turns=5, told=told)
     assert played.said is None
     assert played.errors == 5
     assert len({str(call) for call in played.calls}) == 1
+
+
+def test_the_notes_save_what_the_tracker_listed(world: World) -> None:
+    role = role_of(world.fleet.agents[AgentName("release-notes")].main)
+    recorded = (
+        Recorded(tool="tracker.list_changes", result="- #41 Totals count the last day"),
+        Recorded(tool="tracker.save_draft", result='{"id": "D-9"}'),
+    )
+    played = world.stage.play(role, "due on 2026-11-20", {}, recorded=recorded)
+    asked, saved, done = played.calls
+    assert asked[1]["since"] == "2026-11-20"
+    assert saved[1]["text"] == "- #41 Totals count the last day"
+    assert done[0] == "finish"
+
+
+def test_a_failing_tracker_is_asked_with_another_date_each_time(world: World) -> None:
+    role = role_of(world.fleet.agents[AgentName("release-notes")].main)
+    system = context.opening(role, "due")[0]["content"]
+    asked = set()
+    for number in range(5):
+        text = f"error: 503 Service Unavailable (request 7c41-{number:04d})"
+        scene = Scene(system, "due", (Observation("tracker__list_changes", text),), ())
+        _, call = decide(world.stage.script, scene, {"tracker__list_changes"})
+        assert call is not None
+        asked.add(call[1]["since"])
+    assert len(asked) == 5

@@ -374,6 +374,54 @@ def test_a_kill_ends_a_step_under_way(worlds: Any) -> None:
     assert asyncio.run(world.sandboxes.count()) == 0
 
 
+def test_a_step_that_hangs_beyond_the_wall_time_is_given_up(worlds: Any) -> None:
+    world = worlds(script(main=[call("shell", command="sleep 60"), DONE]))
+
+    async def scenario() -> Any:
+        world.enqueue(run_spec(limits=Limits(max_wall_ms=5_000)))
+        executing = asyncio.Event()
+
+        async def on_exec(key: Any) -> None:
+            executing.set()
+            await asyncio.Event().wait()
+
+        async def sleep(seconds: float) -> None:
+            await executing.wait()
+            world.clock.time += 5_001
+
+        world.sandboxes.on_exec = on_exec
+        work = world.queue()
+        return await world.engine(work, sleep=sleep).advance(work.lease())
+
+    result = asyncio.run(scenario())
+    assert result.outcome.stop is StopReason.TIME_BUDGET
+    assert "5000 ms" in result.outcome.detail
+
+
+def test_a_cancelled_engine_gives_the_run_back_and_keeps_its_container(worlds: Any) -> None:
+    world = worlds(script(main=[call("shell", command="sleep 60"), DONE]))
+
+    async def scenario() -> None:
+        world.enqueue(run_spec())
+        executing = asyncio.Event()
+
+        async def on_exec(key: Any) -> None:
+            executing.set()
+            await asyncio.Event().wait()
+
+        world.sandboxes.on_exec = on_exec
+        work = world.queue()
+        task = asyncio.create_task(world.engine(work).advance(work.lease()))
+        await executing.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())
+    assert world.database.one("SELECT status FROM runs")["status"] == "queued"
+    assert asyncio.run(world.sandboxes.count()) == 1
+
+
 def test_a_fault_of_the_surroundings_gives_the_run_back_and_loses_nothing(worlds: Any) -> None:
     world = worlds(script(main=[call("shell", command="echo hi"), DONE]))
     world.sandboxes.unavailable = SandboxUnavailable("no engine")
@@ -471,6 +519,26 @@ def test_a_fenced_runner_drops_the_run_and_leaves_the_container_alone(worlds: An
     outcomes = world.database.read("SELECT * FROM journal WHERE kind='exec' AND event='outcome'")
     assert outcomes == []
     assert asyncio.run(world.sandboxes.count()) == 1
+
+
+def test_a_call_under_way_is_waited_for_before_its_token_is_revoked(worlds: Any) -> None:
+    """A revocation would cut the call off in the gateway and make its outcome unknown."""
+    world = worlds(script(main=[call("ci__retry"), call("shell", command="true"), DONE]))
+    world.gateway.tools["ci__retry"] = lambda arguments: "retried"
+    alive: list[tuple[str, int]] = []
+
+    def look(kind: str, key: Any) -> None:
+        sql = "SELECT count(*) AS n FROM tokens WHERE revoked_at IS NULL"
+        alive.append((kind, world.database.one(sql)["n"]))
+
+    world.enqueue(run_spec(roles={"main": role(grants=tool_grants("ci.retry"))}))
+    with pytest.raises(Crash):
+        asyncio.run(world.take(Fuse(at=7)))  # the tool's answer is lost with the runner
+    world.clock.time += 60_000
+    world.gateway.refuse = look
+    assert asyncio.run(world.take()).outcome.stop is StopReason.DONE
+    assert alive == [("tool", 2), ("model", 1), ("model", 1)]
+    assert len(world.gateway.effects) == 1
 
 
 def test_tokens_of_an_earlier_lease_are_revoked_and_none_is_stored(worlds: Any) -> None:

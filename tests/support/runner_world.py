@@ -31,7 +31,8 @@ from gateway.values import (
 )
 from runner import queue
 from runner.client import CallRefused, Reply
-from runner.engine import Engine, Parts
+from runner.engine import Engine
+from runner.identity import Parts
 from runner.queue import Queue
 from runner.spec import Role, RunSpec, SandboxSpec, Workspace
 from tests.support.memory_sandbox import MemorySandboxes

@@ -128,12 +128,12 @@ class AgentSandbox(Sandbox):
 def _safety_kind(value: Any) -> str | None:
     for kind in ("changes", "tools"):
         if isinstance(value, dict) and kind in value:
-            return kind
+            return f"as {kind}"
     return None
 
 
 SafetyRule = Annotated[
-    Annotated[ChangesRule, Tag("changes")] | Annotated[ToolsRule, Tag("tools")],
+    Annotated[ChangesRule, Tag("as changes")] | Annotated[ToolsRule, Tag("as tools")],
     Discriminator(
         _safety_kind,
         custom_error_type="check_kind",
@@ -143,7 +143,7 @@ SafetyRule = Annotated[
 
 
 def _rollout_kind(value: Any) -> str:
-    return "inline" if isinstance(value, dict) else "name"
+    return "as inline" if isinstance(value, dict) else "as name"
 
 
 class Agent(Document):
@@ -177,7 +177,7 @@ class Agent(Document):
     """Claims: globs of paths in its workspace's repository, or `mcp:server/what`."""
     rollout: (
         Annotated[
-            Annotated[Name, Tag("name")] | Annotated[Rollout, Tag("inline")],
+            Annotated[Name, Tag("as name")] | Annotated[Rollout, Tag("as inline")],
             Discriminator(_rollout_kind),
         ]
         | None

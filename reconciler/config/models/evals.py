@@ -97,6 +97,7 @@ class LimitsRule(Document):
     """Name of the check in receipts."""
 
 
+# Tags of unions stand in pydantic's locations: with a space they cannot be taken for a key.
 GRADE_KINDS = {
     "command": "command",
     "file": "file",
@@ -110,15 +111,15 @@ GRADE_KINDS = {
 def _grade_kind(value: Any) -> str | None:
     if not isinstance(value, dict):
         return None
-    return next((kind for key, kind in GRADE_KINDS.items() if key in value), None)
+    return next((f"as {kind}" for key, kind in GRADE_KINDS.items() if key in value), None)
 
 
 GradeRule = Annotated[
-    Annotated[CommandRule, Tag("command")]
-    | Annotated[FileRule, Tag("file")]
-    | Annotated[ChangesRule, Tag("changes")]
-    | Annotated[ToolsRule, Tag("tools")]
-    | Annotated[LimitsRule, Tag("limits")],
+    Annotated[CommandRule, Tag("as command")]
+    | Annotated[FileRule, Tag("as file")]
+    | Annotated[ChangesRule, Tag("as changes")]
+    | Annotated[ToolsRule, Tag("as tools")]
+    | Annotated[LimitsRule, Tag("as limits")],
     Discriminator(
         _grade_kind,
         custom_error_type="check_kind",
@@ -149,7 +150,7 @@ class RecordedFile(Document):
 
 
 def _recorded_kind(value: Any) -> str:
-    return "inline" if isinstance(value, list) else "file"
+    return "as inline" if isinstance(value, list) else "as file"
 
 
 class Case(Document):
@@ -162,7 +163,7 @@ class Case(Document):
     input: Annotated[str, Field(min_length=1, max_length=100_000)]
     """What the agent is asked."""
     tools: Annotated[
-        Annotated[list[RecordedResult], Tag("inline")] | Annotated[Reference, Tag("file")],
+        Annotated[list[RecordedResult], Tag("as inline")] | Annotated[Reference, Tag("as file")],
         Discriminator(_recorded_kind),
     ] = []
     """Recorded results of external tools, or a file of them; what is not recorded is an error."""

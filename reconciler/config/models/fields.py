@@ -29,7 +29,7 @@ class Document(BaseModel):
     )
 
 
-def _matching(pattern: str, words: str) -> Any:
+def _matching(pattern: str | re.Pattern[str], words: str) -> Any:
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
@@ -40,10 +40,12 @@ def _matching(pattern: str, words: str) -> Any:
     return AfterValidator(check)
 
 
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+
 Name = Annotated[
     str,
     _matching(
-        r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?",
+        NAME,
         "use lower-case letters, digits and hyphens, at most 64 characters",
     ),
 ]
@@ -51,8 +53,8 @@ Name = Annotated[
 Label = Annotated[
     str,
     _matching(
-        r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}",
-        "use letters, digits, '.', '_' and '-', at most 64 characters",
+        r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}",
+        "use letters, digits, '.', '_', ':', '/' and '-', at most 128 characters",
     ),
 ]
 """Name of a model, provider or image; a person's login."""

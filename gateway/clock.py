@@ -1,4 +1,4 @@
-"""The machine's clock: the only place of the reconciler that asks the system for the time."""
+"""The machine's clock: the one place of the whole program that asks the system for the time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from gateway.values import Clock, Millis
 
+OFFSET = "INTERLOCK_CLOCK_OFFSET"
+
 
 @dataclass(frozen=True, slots=True)
 class SystemClock:
     """The machine's clock, moved by `offset` milliseconds.
 
-    The offset is for demonstrations and tests (INTERLOCK_CLOCK_OFFSET, seconds): all processes of
-    one state directory must be given the same.
+    The offset is for demonstrations and tests (INTERLOCK_CLOCK_OFFSET, in seconds): all processes
+    of one state directory must be given the same.
     """
 
     offset: int = 0
@@ -25,5 +27,5 @@ class SystemClock:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Clock:
-        """The clock every process of this program uses."""
-        return cls(int(environment.get("INTERLOCK_CLOCK_OFFSET", "0")) * 1000)
+        """The clock every process of this program uses. ValueError for a strange offset."""
+        return cls(int(environment.get(OFFSET, "0")) * 1000)

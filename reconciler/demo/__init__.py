@@ -1,0 +1,1 @@
+"""`interlock demo`: the whole story on a temporary repo, told by running the real commands."""

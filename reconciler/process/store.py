@@ -1,0 +1,28 @@
+"""Opening the store: cheap, so that a quick look pays for nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gateway.calls
+import reconciler.schema
+import runner.queue
+from gateway.database import Database, Migration
+
+DATABASE = "interlock.sqlite"
+
+
+def migrations() -> tuple[Migration, ...]:
+    """Every package's schema, forward from nothing."""
+    return (
+        *gateway.calls.MIGRATIONS,
+        *runner.queue.MIGRATIONS,
+        *reconciler.schema.MIGRATIONS,
+    )
+
+
+def open_database(state: Path) -> Database:
+    """The state directory's database, its schema brought forward."""
+    database = Database(state / DATABASE)
+    database.migrate(migrations())
+    return database

@@ -1,0 +1,86 @@
+"""The documented formats are the real ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import gateway
+from gateway import calls
+from gateway.app.face import GatewayApp
+from gateway.budgets import share_of
+from gateway.database import Database
+from gateway.policy import FORMAT, Grants, Policy, intersect
+from gateway.providers.conversation import Reply
+from gateway.providers.dialects import anthropic, openai
+from gateway.refusals import STATUS, Code
+from gateway.values import AgentName, EffectKey, Occurrence
+
+DOCS = Path(__file__).parents[2] / "docs"
+CALLS = (DOCS / "formats/calls.md").read_text()
+EFFECT = (DOCS / "formats/effect-key.md").read_text()
+EFFECTIVE = (DOCS / "formats/effective-policy.md").read_text()
+HTTP = (DOCS / "gateway-http.md").read_text()
+
+
+def first_column(text: str, header: str) -> list[str]:
+    """Names in back quotes in the first column of the table with this header."""
+    table = text.split(f"| {header} |", 1)[1].split("\n\n")[0]
+    return re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+
+
+def examples(text: str) -> list[Any]:
+    return [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+
+
+def test_the_ledgers_columns_are_the_documented_ones(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.sqlite")
+    database.migrate(calls.MIGRATIONS)
+    columns = [row["name"] for row in database.read("SELECT name FROM pragma_table_info('calls')")]
+    database.close()
+    assert first_column(CALLS, "Column") == columns
+    assert first_column(CALLS, "State") == list(calls.CallState)
+
+
+def test_the_example_row_is_one_the_code_can_read() -> None:
+    (row,) = examples(CALLS)
+    assert set(row) <= set(first_column(CALLS, "Column"))
+    assert share_of(row).spent_nano == row["cost_nano"]
+    assert Reply.from_json(json.loads(row["response"])).usage is not None
+
+
+def test_the_example_effect_key_is_right() -> None:
+    ((agent, occurrence, action, ordinal),) = examples(EFFECT)
+    key = EffectKey(AgentName(agent), Occurrence(occurrence), action, ordinal)
+    assert f"→ `{key}`" in EFFECT
+
+
+def test_the_policys_fields_are_the_documented_ones() -> None:
+    assert first_column(EFFECTIVE, "Field") == list(Policy.model_fields)
+    assert FORMAT in EFFECTIVE
+
+
+def test_the_example_intersection_is_right() -> None:
+    release, current, expected = (Grants.model_validate(x) for x in examples(EFFECTIVE))
+    assert intersect(release, current) == expected
+
+
+def test_every_refusal_is_documented_with_its_status() -> None:
+    documented = dict(re.findall(r"^\| `([a-z_]+)` \| (\d{3}) \|", HTTP, re.MULTILINE))
+    assert documented == {str(code): str(STATUS[code]) for code in Code}
+
+
+def test_every_header_the_code_sends_is_documented() -> None:
+    package = Path(str(gateway.__file__)).parent
+    sent: set[str] = set()
+    for path in package.rglob("*.py"):
+        sent |= set(re.findall(r"\"(X-Interlock-[A-Za-z-]+)\"", path.read_text()))
+    assert sent == set(first_column(HTTP, "Header"))
+
+
+def test_the_dialects_paths_are_documented() -> None:
+    assert GatewayApp.__doc__
+    for path in (openai.PATH, anthropic.PATH):
+        assert f"`POST {path}`" in HTTP
