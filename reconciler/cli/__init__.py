@@ -10,8 +10,6 @@ import importlib
 
 import click
 
-from reconciler.cli.options import Lacking
-
 COMMANDS = {
     "agents": ("reconciler.cli.reading", "the inventory: every loop, its owner, release and cost"),
     "costs": (
@@ -84,9 +82,5 @@ def interlock() -> None:
 
 
 def main() -> None:
-    """Entry point. Known errors become one clear message and their exit code."""
-    try:
-        interlock.main(prog_name="interlock", standalone_mode=True)
-    except Lacking as error:
-        click.echo(f"interlock: {error}", err=True)
-        raise SystemExit(3) from None
+    """Entry point of the `interlock` command."""
+    interlock.main(prog_name="interlock")

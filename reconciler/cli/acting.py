@@ -66,13 +66,13 @@ def hold_command(
     """No new runs and no promotions of AGENT (`*`: the fleet). Open runs go on."""
     from gateway.clock import SystemClock
     from reconciler import operations
-    from reconciler.config.models.fields import parse_duration
+    from reconciler.operations.repository import duration as parse_duration
     from reconciler.process.store import open_database
 
     expires = None
     if duration is not None:
         try:
-            expires = int(parse_duration(duration))
+            expires = parse_duration(duration)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--for") from None
     done = operations.hold(
@@ -125,10 +125,9 @@ def resume_command(
     """Lift holds and stops of AGENT (`*`: those on the fleet); let its held rollout go on."""
     from reconciler import operations
     from reconciler.process.compose import Options, open_context
-    from reconciler.tick.declare import declare
 
     context = open_context(Options(state, repo, branch), os.environ, job=True)
-    _show(operations.resume(context, declare(context), agent, reason=reason, actor=actor), as_json)
+    _show(operations.resume(context, agent, reason=reason, actor=actor), as_json)
 
 
 @click.command("run")
@@ -165,19 +164,13 @@ def run_command(
     from reconciler import operations
     from reconciler.process.compose import Options, open_context
     from reconciler.process.lock import in_use
-    from reconciler.tick.declare import declare
 
     options = Options(state, repo, branch)
     # In the service's hands the run is queued at once; otherwise the next job claims it first.
     context = open_context(options, os.environ, job=not in_use(state))
-    declared = declare(context)
-    if declared is None:
-        raise operations.Refused(
-            "the config repo has no commit that can be used: " + "; ".join(context.problems)
-        )
     given = event.read_text() if event is not None else text
     done = operations.run(
-        context, declared, agent, text=given, actor=actor, token=key or secrets.token_hex(8)
+        context, agent, text=given, actor=actor, token=key or secrets.token_hex(8)
     )
     _show(done, as_json)
     if follow:

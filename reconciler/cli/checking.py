@@ -21,38 +21,26 @@ def validate_command(directory: Path, as_json: bool) -> None:
 
     Exit code 1 when there is an error. What is valid here compiles to the digests shown.
     """
-    from reconciler.config.load import load
-    from reconciler.findings import tidy
-    from reconciler.release import Release, compile_fleet
-    from reconciler.source.tree import DirectoryTree
+    from reconciler.operations.repository import validate
 
-    loaded = load(DirectoryTree(directory))
-    findings = list(loaded.findings)
-    releases = {}
-    if loaded.fleet is not None:
-        for agent, result in compile_fleet(loaded.fleet).items():
-            if isinstance(result, Release):
-                releases[agent] = result.digest
-            else:
-                findings += result
-    findings = list(tidy(findings))
-    errors = [f for f in findings if f.severity == "error"]
+    found = validate(directory)
+    errors = found.errors
     if as_json:
         show_json(
             {
                 "valid": not errors,
-                "findings": [f.as_json() for f in findings],
-                "releases": dict(sorted(releases.items())),
+                "findings": [f.as_json() for f in found.findings],
+                "releases": dict(found.releases),
             }
         )
     else:
-        for finding in findings:
+        for finding in found.findings:
             click.echo(str(finding))
         if errors:
             click.echo(f"\n{len(errors)} error{'s' * (len(errors) != 1)} in {directory}")
         else:
-            width = max((len(name) for name in releases), default=0)
-            for name, digest in sorted(releases.items()):
+            width = max((len(name) for name in found.releases), default=0)
+            for name, digest in found.releases.items():
                 click.echo(f"{name:<{width}}  {digest}")
-            click.echo(f"{len(releases)} agents are valid")
+            click.echo(f"{len(found.releases)} agents are valid")
     sys.exit(NEGATIVE if errors else 0)

@@ -20,10 +20,6 @@ LACKING = 3
 WAITING = 4
 
 
-class Lacking(Exception):
-    """The environment lacks something; exit code 3."""
-
-
 def state_option(command: F) -> F:
     """`--state DIR`: where the database, mirrors and logs are."""
     return click.option(
@@ -80,29 +76,14 @@ def guarded(command: F) -> F:
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            code = _exit_code(error)
+            from reconciler.process.errors import exit_code
+
+            code = exit_code(error)
             if code is None:
                 raise
             fail(str(error), code)
 
     return run  # type: ignore[return-value]
-
-
-def _exit_code(error: Exception) -> int | None:
-    from gateway.database import DatabaseError
-    from reconciler.demo.world import StoryFailed
-    from reconciler.operations import Refused
-    from reconciler.process.lock import Busy
-    from reconciler.process.loop import Superseded
-    from reconciler.process.supervisor import EnvironmentLacks
-    from reconciler.record.state import StateError
-    from reconciler.source.errors import SourceError
-
-    if isinstance(error, Refused | Busy | Superseded | StateError | StoryFailed):
-        return NEGATIVE
-    if isinstance(error, EnvironmentLacks | SourceError | DatabaseError | Lacking):
-        return LACKING
-    return None
 
 
 def fail(message: str, code: int) -> None:

@@ -7,8 +7,7 @@ from types import TracebackType
 
 import click
 
-from reconciler.process.loop import Progress
-from reconciler.tick.context import Context
+from reconciler.process.loop import Context, Progress
 
 
 class Watcher:

@@ -310,12 +310,12 @@ def _by_role(calls: Any) -> list[tuple[str, int, int]]:
 def costs_command(by: str, since: str, state: Path, as_json: bool) -> None:
     """The meter: what was spent, from the ledger. Open reservations count at worst case."""
     from gateway.values import Millis
-    from reconciler.config.models.fields import parse_duration
+    from reconciler.operations.repository import duration
     from reconciler.record import views
 
     columns = tuple(name.strip() for name in by.split(",") if name.strip())
     try:
-        back = int(parse_duration(since))
+        back = duration(since)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--since") from None
     with _snapshot(state) as tx:

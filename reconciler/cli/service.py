@@ -67,14 +67,14 @@ def reconcile_command(
     An empty --state directory is restored from the signed state on the reports branch first.
     """
     from reconciler.cli.progress import Watcher
-    from reconciler.config.models.fields import parse_duration
+    from reconciler.operations.repository import duration
     from reconciler.process import loop
     from reconciler.process.compose import Options
 
     seconds = None
     if deadline is not None:
         try:
-            seconds = int(parse_duration(deadline)) / 1000
+            seconds = duration(deadline) / 1000
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--deadline") from None
     watcher = Watcher(quiet=as_json)
@@ -177,7 +177,7 @@ def rebuild_command(state: Path, repo: str | None, branch: str | None, as_json: 
 @guarded
 def lock_command(directory: Path, images: tuple[str, ...]) -> None:
     """Write interlock.lock in DIRECTORY: the digests of the sandbox images on this machine."""
-    from reconciler.config.lockfile import write_images
+    from reconciler.operations.repository import lock
     from runner.sandbox.images import default_reference, image_id
 
     wanted = dict(item.partition("=")[::2] for item in images) or {"default": default_reference()}
@@ -187,7 +187,7 @@ def lock_command(directory: Path, images: tuple[str, ...]) -> None:
         if digest is None:
             fail(f"there is no image {reference!r} on this machine: pull or build it", LACKING)
         found[name] = str(digest)
-    path = write_images(directory, found)
+    path = lock(directory, found)
     for name, digest in found.items():
         click.echo(f"{path}: {name} = {digest}")
 

@@ -40,7 +40,8 @@ def tell(
     place = folder or Path(tempfile.mkdtemp(prefix="interlock-demo-"))
     place.mkdir(parents=True, exist_ok=True)
     if any(place.iterdir()):
-        raise StoryFailed(f"{place} is not empty: give --dir an empty folder")
+        click.echo(f"{place} is not empty: give --dir an empty folder", err=True)
+        return 2
     started = time.monotonic()
     click.echo(f"Interlock demo in {place}")
     told: list[tuple[Chapter, str, float]] = []

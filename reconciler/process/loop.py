@@ -24,6 +24,8 @@ from reconciler.tick import Ticked, assign, tick
 from reconciler.tick.context import Context
 from runner import queue
 
+__all__ = ["Context", "Loop", "Progress", "Superseded", "Watch", "once", "serve"]
+
 PAUSE_S = 0.25
 """Between two ticks while runs are open: short beside a run, long beside a tick."""
 GIVE_UP_AFTER = 3

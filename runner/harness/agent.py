@@ -18,6 +18,7 @@ from runner.client import CallRefused, Reply
 from runner.harness import refusals
 from runner.harness.answers import Ended, hand_back, mcp_text, number
 from runner.harness.room import RunRoom
+from runner.harness.still import StillRoom
 from runner.harness.scope import Meter, Scope, replay_usage
 from runner.journal import Attempt, Done, Kind, Outcome, Status
 from runner.loop import (
@@ -61,7 +62,7 @@ class RoleLoop:
         role: Role,
         *,
         opening: Sequence[Message],
-        room: RunRoom,
+        room: RunRoom | StillRoom,
         prefix: str = "",
         meter: Meter,
         subagents: Mapping[str, Role] | None = None,

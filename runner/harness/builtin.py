@@ -17,6 +17,7 @@ from runner.harness.agent import Judgement, RoleLoop
 from runner.harness.answers import Ended, said_text
 from runner.harness.grading import called_tools, merge
 from runner.harness.room import RunRoom
+from runner.harness.still import StillRoom
 from runner.harness.scope import Meter, Scope, replay_usage
 from runner.journal import Attempt, Done, Kind, Outcome
 from runner.loop import Stop
@@ -92,7 +93,10 @@ class BuiltinHarness:
         return await self._subloop(path, role, task, parent, self._room)
 
     async def _on_snapshot(self, path: StepPath, role: Role, task: str, parent: Meter) -> Ended:
-        room = RunRoom(self._scope, path, await self._room.files(), read_only=True)
+        files = await self._room.files()
+        if "shell" not in role.tools:
+            return await self._subloop(path, role, task, parent, StillRoom(path, files))
+        room = RunRoom(self._scope, path, files, read_only=True)
         self._open.append(room)
         ended = await self._subloop(path, role, task, parent, room)
         await room.close()
@@ -100,7 +104,7 @@ class BuiltinHarness:
         return ended
 
     async def _subloop(
-        self, path: StepPath, role: Role, task: str, parent: Meter, room: RunRoom
+        self, path: StepPath, role: Role, task: str, parent: Meter, room: RunRoom | StillRoom
     ) -> Ended:
         loop = RoleLoop(
             self._scope,

@@ -150,7 +150,7 @@ def test_what_got_dearer_beyond_the_ratio_fails(cost: int, look: int, decision: 
     assert "cost ×" in reading.summary
 
 
-@pytest.mark.parametrize("look, decision", [(3, "more"), (6, "more"), (12, "hold")])
+@pytest.mark.parametrize("look, decision", [(3, "more"), (12, "hold")])
 def test_a_cost_that_may_be_either_side_of_the_ratio_is_looked_at_again_then_held(
     look: int, decision: str
 ) -> None:
@@ -210,7 +210,7 @@ def _number(attempts: list[Attempt], name: str, case: str) -> int:
     return 1 + max((a.number for a in attempts if (a.arm, a.case) == (name, case)), default=0)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(evidences(), st.randoms(use_true_random=False))
 def test_the_order_in_which_attempts_finished_says_nothing(
     attempts: list[Attempt], shuffler: random.Random
@@ -220,7 +220,7 @@ def test_the_order_in_which_attempts_finished_says_nothing(
     assert word(mixed, shape=CRITICAL) == word(attempts, shape=CRITICAL, terms=QUALITY)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     evidences(),
     st.sampled_from([*BOTH, SENTINEL + "lazy"]),
@@ -236,7 +236,7 @@ def test_an_error_never_turns_anything_into_a_pass_and_its_replacement_is_asked_
         assert after != "pass"
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(evidences(), st.data())
 def test_an_attempt_that_turns_into_an_error_never_makes_a_pass(
     attempts: list[Attempt], data: st.DataObject

@@ -66,7 +66,8 @@ def test_no_secret_reaches_the_record(tmp_path: Path) -> None:
     stored = database.one(
         "SELECT count(*) AS n FROM calls WHERE response LIKE '%' || :k || '%'", k=KEY
     )
-    assert stored and stored["n"] > 0, "the sample must hold a secret to be kept out"
+    assert stored
+    assert stored["n"] > 0, "the sample must hold a secret to be kept out"
     for path, body in whole(database).changes.items():
         assert KEY.encode() not in (body or b""), path
         assert b"/host/path" not in (body or b""), path
@@ -129,8 +130,10 @@ def test_effects_of_a_release_that_was_taken_back_are_listed_with_who_can_undo_t
     with database.snapshot() as tx:
         (effect,) = views.rollout(tx, names["harm"]).effects
         assert (effect.tool, effect.team, effect.run) == (
-            "github.create_pr", "platform", names["canary"],
-        )  # fmt: skip
+            "github.create_pr",
+            "platform",
+            names["canary"],
+        )
         assert "pytest" in effect.arguments
         assert views.rollout(tx, names["first"]).effects == ()
     assert "## Effects to undo" in one(whole(database), f"rollouts/{names['harm']}.md")
@@ -188,7 +191,8 @@ def test_the_csv_adds_up_to_the_ledger(tmp_path: Path) -> None:
     columns = lines[0].split(",")
     nano = sum(int(line.split(",")[columns.index("nano_usd")]) for line in lines[1:])
     total = database.one("SELECT sum(cost_nano) AS n FROM calls")
-    assert total and nano == total["n"]
+    assert total
+    assert nano == total["n"]
 
 
 def test_only_what_changed_is_rendered_again(tmp_path: Path) -> None:

@@ -92,10 +92,13 @@ def add_run(
     at: int,
     outcome: RunOutcome | None,
     purpose: Purpose = Purpose.LIVE,
-    assignment: queue.Assignment = queue.Assignment(),
+    assignment: queue.Assignment | None = None,
 ) -> str:
     run, _ = queue.enqueue(
-        tx, spec(agent, occurrence, release, purpose), now=Millis(at), assignment=assignment
+        tx,
+        spec(agent, occurrence, release, purpose),
+        now=Millis(at),
+        assignment=assignment or queue.Assignment(),
     )
     if outcome is not None:
         finish(tx, run, at=at, outcome=outcome)
@@ -139,10 +142,19 @@ def add_step(
 
 
 def add_call(
-    tx: Transaction, run: str, step: str, *, at: int, state: str = "settled", cost: int = 7_000_000,
-    kind: str = "model", target: str = "anthropic/smart", role: str = "main",
-    effect: str | None = None, attempt: int = 0,
-) -> None:  # fmt: skip
+    tx: Transaction,
+    run: str,
+    step: str,
+    *,
+    at: int,
+    state: str = "settled",
+    cost: int = 7_000_000,
+    kind: str = "model",
+    target: str = "anthropic/smart",
+    role: str = "main",
+    effect: str | None = None,
+    attempt: int = 0,
+) -> None:
     about = tx.one("SELECT * FROM runs WHERE run = :run", run=run)
     assert about is not None
     open_ = state == "reserved"
@@ -197,36 +209,68 @@ def good(**change: Any) -> RunOutcome:
 
 def failed() -> RunOutcome:
     return good(
-        stop=StopReason.STALLED, detail="the same command failed 3 times", accepted=False,
-        summary="", diff="", changed=(), grades=(Grade(check="tests", status="failed"),),
-    )  # fmt: skip
+        stop=StopReason.STALLED,
+        detail="the same command failed 3 times",
+        accepted=False,
+        summary="",
+        diff="",
+        changed=(),
+        grades=(Grade(check="tests", status="failed"),),
+    )
 
 
 def add_rollout(
-    tx: Transaction, candidate: str, stable: str | None, state: State, reason: str, *, at: int,
-    agent: str = "ci-triage", verdict: Verdict | None = Verdict.PASS, gated: bool = True,
-) -> str:  # fmt: skip
+    tx: Transaction,
+    candidate: str,
+    stable: str | None,
+    state: State,
+    reason: str,
+    *,
+    at: int,
+    agent: str = "ci-triage",
+    verdict: Verdict | None = Verdict.PASS,
+    gated: bool = True,
+) -> str:
     name = derived_id("rollout", agent, candidate, stable or "")
     policy = RolloutPolicy(name="standard") if gated else RolloutPolicy(name="merge", gate=None)
     store.save(
         tx,
         Rollout(
-            id=name, agent=AgentName(agent), candidate=ReleaseDigest(candidate),
+            id=name,
+            agent=AgentName(agent),
+            candidate=ReleaseDigest(candidate),
             stable=ReleaseDigest(stable) if stable else None,
-            anchor=ReleaseDigest(stable) if stable else None, policy=policy, suite="s" * 12,
-            commit="1234567890abcdef" * 2, state=state, look=3, reason=reason,
-            opened_at=Millis(at), since=Millis(at + 900_000), verdict=verdict,
+            anchor=ReleaseDigest(stable) if stable else None,
+            policy=policy,
+            suite="s" * 12,
+            commit="1234567890abcdef" * 2,
+            state=state,
+            look=3,
+            reason=reason,
+            opened_at=Millis(at),
+            since=Millis(at + 900_000),
+            verdict=verdict,
         ),
-    )  # fmt: skip
+    )
     store.remember_release(tx, candidate, '{"r":1}', commit="12", now=Millis(at))
     audit.append(
-        tx, now=Millis(at), actor="interlock", action="rollout.open", agent=agent, subject=name,
+        tx,
+        now=Millis(at),
+        actor="interlock",
+        action="rollout.open",
+        agent=agent,
+        subject=name,
         reason=f"{stable or 'nothing'} → {candidate}",
-    )  # fmt: skip
+    )
     audit.append(
-        tx, now=Millis(at + 900_000), actor="interlock", action=f"rollout.{state}", agent=agent,
-        subject=name, reason=reason,
-    )  # fmt: skip
+        tx,
+        now=Millis(at + 900_000),
+        actor="interlock",
+        action=f"rollout.{state}",
+        agent=agent,
+        subject=name,
+        reason=reason,
+    )
     return name
 
 
@@ -239,19 +283,28 @@ def add_gate(tx: Transaction, rollout: str, *, at: int, failing: tuple[str, ...]
             for number in range(3):
                 bad = arm == "candidate" and case in failing and number != 1
                 run = add_run(
-                    tx, row["agent"], f"eval:{rollout}:{arm}:{case}:{number}", row[arm] or OLD,
-                    at=at, outcome=failed() if bad else good(), purpose=Purpose.EVAL,
+                    tx,
+                    row["agent"],
+                    f"eval:{rollout}:{arm}:{case}:{number}",
+                    row[arm] or OLD,
+                    at=at,
+                    outcome=failed() if bad else good(),
+                    purpose=Purpose.EVAL,
                     assignment=queue.Assignment(rollout, arm, case, number),
-                )  # fmt: skip
+                )
                 add_call(tx, run, "0", at=at, cost=1_500_000)
                 tx.execute(
                     "INSERT INTO attempts (rollout, arm, case_id, attempt, run, status, detail,"
                     " stop, cost_nano, working_ms) VALUES (:r, :arm, :case, :n, :run, :status,"
                     " :detail, 'done', 1500000, 900)",
-                    r=rollout, arm=arm, case=case, n=number, run=run,
+                    r=rollout,
+                    arm=arm,
+                    case=case,
+                    n=number,
+                    run=run,
                     status="failed" if bad else "passed",
                     detail=f"tests: exit 1 {EVIL}" if bad else "",
-                )  # fmt: skip
+                )
     verdict = "fail" if failing else "pass"
     flipped = ", ".join(f"{case} (3/3 → 1/3)" for case in failing)
     points = "-17 points against stable, surely at least 5 worse" if failing else "+0 points"
@@ -259,49 +312,106 @@ def add_gate(tx: Transaction, rollout: str, *, at: int, failing: tuple[str, ...]
         "decision": verdict,
         "summary": points,
         "checks": [
-            {"name": "sentinel:gives-up", "verdict": "pass", "text": "sentinel gives-up rejected "
-             "(0 of 8)", "figures": {"passes": 0, "attempts": 8}},
-            {"name": "not_worse_than_stable", "verdict": verdict,
-             "text": points + (f"; now failing: {flipped}" if flipped else ", at worst -4"),
-             "figures": {"difference": "-0.1700"}},
-            {"name": "cost", "verdict": "pass", "text": "cost ×1.02 (at most ×1.09; allowed ×1.25)",
-             "figures": {"ratio": "1.0200"}},
+            {
+                "name": "sentinel:gives-up",
+                "verdict": "pass",
+                "text": "sentinel gives-up rejected (0 of 8)",
+                "figures": {"passes": 0, "attempts": 8},
+            },
+            {
+                "name": "not_worse_than_stable",
+                "verdict": verdict,
+                "text": points + (f"; now failing: {flipped}" if flipped else ", at worst -4"),
+                "figures": {"difference": "-0.1700"},
+            },
+            {
+                "name": "cost",
+                "verdict": "pass",
+                "text": "cost ×1.02 (at most ×1.09; allowed ×1.25)",
+                "figures": {"ratio": "1.0200"},
+            },
         ],
-    }  # fmt: skip
+    }
     document = canonical_json(
         {"format": "interlock.receipt/1", "state": row["state"], "evidence": evidence}
     )
     tx.execute(
         "INSERT INTO receipts (receipt, rollout, kind, document, at) VALUES (:id, :r, 'offline',"
         " :document, :at)",
-        id=derived_id("receipt", rollout), r=rollout, document=document.decode(), at=at,
-    )  # fmt: skip
+        id=derived_id("receipt", rollout),
+        r=rollout,
+        document=document.decode(),
+        at=at,
+    )
 
 
-def live_run(tx: Transaction, day: int, release: str, outcome: RunOutcome, rollout: str | None = None,
-             agent: str = "ci-triage") -> str:  # fmt: skip
+def live_run(
+    tx: Transaction,
+    day: int,
+    release: str,
+    outcome: RunOutcome,
+    rollout: str | None = None,
+    agent: str = "ci-triage",
+) -> str:
     """A finished live run with its journal and calls, `day` days ago."""
     at = NOW - day * DAY - 3_600_000
     run = add_run(
-        tx, agent, f"schedule:{day}", release, at=at, outcome=outcome,
+        tx,
+        agent,
+        f"schedule:{day}",
+        release,
+        at=at,
+        outcome=outcome,
         assignment=queue.Assignment(rollout, "candidate" if rollout else None),
-    )  # fmt: skip
+    )
     message = {"content": f"I look. {EVIL}", "tool_calls": [{"function": {"name": "shell"}}]}
     add_step(tx, run, "0", "sandbox", "open", at=at, outcome={"result": "ready"})
     add_step(
-        tx, run, "1", "model", "smart", at=at + 1000, tokens=1500, cost=7_000_000,
-        intent={"model": "smart", "messages": 2}, outcome={"message": message},
-    )  # fmt: skip
+        tx,
+        run,
+        "1",
+        "model",
+        "smart",
+        at=at + 1000,
+        tokens=1500,
+        cost=7_000_000,
+        intent={"model": "smart", "messages": 2},
+        outcome={"message": message},
+    )
     add_call(tx, run, "1", at=at + 1000)
     add_step(
-        tx, run, "2", "exec", "shell", at=at + 2000, status="error",
+        tx,
+        run,
+        "2",
+        "exec",
+        "shell",
+        at=at + 2000,
+        status="error",
         intent={"arguments": {"command": "pytest -q | tail -3"}},
         outcome={"result": f"1 failed\n```\n{EVIL}", "exit": 1},
-    )  # fmt: skip
-    add_step(tx, run, "3", "delegate", "reviewer", at=at + 3000, intent={"task": "judge it"},
-             outcome={"result": "accept", "stop": "done", "detail": "", "fatal": False})  # fmt: skip
-    add_step(tx, run, "3.0", "model", "other", at=at + 3100, role="reviewer", tokens=1500,
-             cost=7_000_000, outcome={"message": {"content": "accept"}, "ratio": 1.5})  # fmt: skip
+    )
+    add_step(
+        tx,
+        run,
+        "3",
+        "delegate",
+        "reviewer",
+        at=at + 3000,
+        intent={"task": "judge it"},
+        outcome={"result": "accept", "stop": "done", "detail": "", "fatal": False},
+    )
+    add_step(
+        tx,
+        run,
+        "3.0",
+        "model",
+        "other",
+        at=at + 3100,
+        role="reviewer",
+        tokens=1500,
+        cost=7_000_000,
+        outcome={"message": {"content": "accept"}, "ratio": 1.5},
+    )
     add_call(tx, run, "3.0", at=at + 3100, role="reviewer", target="openai/other")
     return run
 
@@ -312,36 +422,70 @@ def sample(database: Database) -> dict[str, str]:
     with database.transaction() as tx:
         first = add_rollout(tx, OLD, None, State.PROMOTED, "approved by anna", at=NOW - 9 * DAY)
         rejected = add_rollout(
-            tx, BAD, OLD, State.REJECTED, "-17 points against stable, surely at least 5 worse",
-            at=NOW - 6 * DAY, verdict=Verdict.FAIL,
-        )  # fmt: skip
+            tx,
+            BAD,
+            OLD,
+            State.REJECTED,
+            "-17 points against stable, surely at least 5 worse",
+            at=NOW - 6 * DAY,
+            verdict=Verdict.FAIL,
+        )
         add_gate(tx, rejected, at=NOW - 6 * DAY, failing=("case-03", "case-05"))
         harm = add_rollout(
             tx, GOOD, OLD, State.ROLLED_BACK, "4 of 5 canary runs failed", at=NOW - 2 * DAY
         )
         add_gate(tx, harm, at=NOW - 2 * DAY)
         store.quarantine(
-            tx, GOOD, agent="ci-triage", rollout=harm, reason="4 of 5 canary runs failed",
-            actor="interlock", now=NOW,
-        )  # fmt: skip
+            tx,
+            GOOD,
+            agent="ci-triage",
+            rollout=harm,
+            reason="4 of 5 canary runs failed",
+            actor="interlock",
+            now=NOW,
+        )
         tx.execute(
             "INSERT INTO pointers (agent, stable, previous, anchor, generation, since) VALUES"
-            " ('ci-triage', :old, NULL, :old, 3, :at)", old=OLD, at=NOW - 9 * DAY,
-        )  # fmt: skip
+            " ('ci-triage', :old, NULL, :old, 3, :at)",
+            old=OLD,
+            at=NOW - 9 * DAY,
+        )
         for day in (12, 8, 7, 5, 4, 3):
             names["run"] = live_run(tx, day, OLD, good())
         names["canary"] = live_run(tx, 1, GOOD, failed(), harm)
-        add_call(tx, names["canary"], "2", at=NOW - DAY, kind="tool", target="github.create_pr",
-                 cost=0, effect="eff-1")  # fmt: skip
+        add_call(
+            tx,
+            names["canary"],
+            "2",
+            at=NOW - DAY,
+            kind="tool",
+            target="github.create_pr",
+            cost=0,
+            effect="eff-1",
+        )
         tx.execute("UPDATE runs SET agent = agent")
         store.place_hold(
             tx,
             Hold("hold-1", "ci-triage", "promotion", f"{GOOD} was rolled back", "interlock", NOW),
         )
-        document = {"gated": True, "cases": 24, "model": "smart", "tools": ["ci.read_log"],
-                    "schedule": "0 6 * * 1-5", "timezone": "Europe/Berlin", "owns": ["notes/**"]}  # fmt: skip
-        findings = [{"file": "agents/docs-keeper/agent.yaml", "line": 7, "column": 3,
-                     "message": 'model "smrt" is not defined', "fix": 'did you mean "smart"?'}]  # fmt: skip
+        document = {
+            "gated": True,
+            "cases": 24,
+            "model": "smart",
+            "tools": ["ci.read_log"],
+            "schedule": "0 6 * * 1-5",
+            "timezone": "Europe/Berlin",
+            "owns": ["notes/**"],
+        }
+        findings = [
+            {
+                "file": "agents/docs-keeper/agent.yaml",
+                "line": 7,
+                "column": 3,
+                "message": 'model "smrt" is not defined',
+                "fix": 'did you mean "smart"?',
+            }
+        ]
         for agent, digest, told, found in (
             ("ci-triage", OLD, document, []),
             ("docs-keeper", None, {"gated": False, "model": "smart"}, findings),
@@ -349,13 +493,20 @@ def sample(database: Database) -> dict[str, str]:
             tx.execute(
                 "INSERT INTO desired (agent, digest, team, commit_id, document, findings) VALUES"
                 " (:agent, :digest, 'platform', '12', :told, :found)",
-                agent=agent, digest=digest, told=json.dumps(told), found=json.dumps(found),
-            )  # fmt: skip
+                agent=agent,
+                digest=digest,
+                told=json.dumps(told),
+                found=json.dumps(found),
+            )
         tx.execute("INSERT INTO facts (name, value) VALUES ('config_commit', '1234567890abcdef')")
         tx.execute("INSERT INTO schedules (agent, looked_until) VALUES ('ci-triage', :n)", n=NOW)
         gateway.calls.alert(
-            tx, kind="budget", agent="ci-triage", identity=("b",), now=NOW,
+            tx,
+            kind="budget",
+            agent="ci-triage",
+            identity=("b",),
+            now=NOW,
             text="budget `team` has reached 80 % of its limit",
-        )  # fmt: skip
+        )
         names |= {"first": first, "rejected": rejected, "harm": harm}
     return names

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from gateway import access
 from gateway.database import Database, Transaction
-from gateway.values import AgentName, Clock, Millis, Occurrence, ReleaseDigest, derived_id
+from gateway.values import AgentName, Clock, Millis, Occurrence, derived_id
 from reconciler.record import audit
 from reconciler.rollout import store
 from reconciler.rollout.model import Hold, State
 from reconciler.tick import assign, rollouts
-from reconciler.tick.context import Context, Declared
+from reconciler.tick.context import Context
+from reconciler.tick.declare import declare
 from runner import queue
 
 
@@ -171,14 +172,13 @@ def stop(
     return Done(f"{names} stopped: every call is refused; {ended} open runs are being ended", names)
 
 
-def resume(
-    context: Context, declared: Declared | None, agent: str, *, reason: str, actor: str
-) -> Done:
+def resume(context: Context, agent: str, *, reason: str, actor: str) -> Done:
     """Lift holds and stops of an agent (`*`: those on the fleet), and let a held rollout go on.
 
     Going on with a held rollout is a human's decision that the evidence suffices; the audit line
     says whose.
     """
+    declared = declare(context)
     now = context.clock.now()
     with context.database.transaction() as tx:
         _known(tx, agent)
@@ -205,18 +205,20 @@ def resume(
     return Done(f"{_who(agent)}: " + ", ".join(parts), agent)
 
 
-def run(
-    context: Context, declared: Declared, agent: str, *, text: str, actor: str, token: str
-) -> Done:
+def run(context: Context, agent: str, *, text: str, actor: str, token: str) -> Done:
     """Start a live run now, on whatever release is the agent's turn. Raises Refused.
 
     `token` names the occurrence: the same one twice is one run.
     """
-    if agent not in declared.fleet.agents:
+    declared = declare(context)
+    if declared is None:
         raise Refused(
-            f"there is no agent {agent!r} at {declared.commit[:12]}; there are: "
-            + ", ".join(sorted(declared.fleet.agents))
+            "the config repo has no commit that can be used: "
+            + ("; ".join(context.problems) or "run `interlock validate` there")
         )
+    if agent not in declared.fleet.agents:
+        known = ", ".join(sorted(declared.fleet.agents))
+        raise Refused(f"there is no agent {agent!r} at {declared.commit[:12]}; there are: {known}")
     started = assign.start(
         context,
         declared,
@@ -227,7 +229,7 @@ def run(
     )
     if started.run is None:
         raise Refused(f"{agent}: {started.reason}")
-    return Done(f"{agent}: {started.run} on {ReleaseDigest(started.release or '')}", started.run)
+    return Done(f"{agent}: {started.run} on {started.release}", started.run)
 
 
 def _known(tx: Transaction, agent: str) -> None:
