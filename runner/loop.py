@@ -103,6 +103,7 @@ class Stop:
     reason: StopReason
     detail: str = ""
     stall: StallKind | None = None
+    shared_budget: bool = False
 
 
 Decision = CallModel | RunTool | Judge | Tell | Stop

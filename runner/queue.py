@@ -290,6 +290,18 @@ def waiting(tx: Transaction, *, agent: AgentName, release: ReleaseDigest) -> lis
     )
 
 
+def kill_waiting(tx: Transaction, *, agent: AgentName, release: ReleaseDigest, reason: str) -> int:
+    """Have the live runs of a release that no runner has begun end as killed; returns how many."""
+    return tx.execute(
+        "UPDATE runs SET kill = :reason, status = 'queued' WHERE agent = :agent"
+        " AND release = :release AND purpose = 'live' AND status IN ('claimed', 'queued')"
+        " AND started_at IS NULL",
+        agent=agent,
+        release=release,
+        reason=reason,
+    )
+
+
 def reassign(tx: Transaction, run: RunId, spec: RunSpec) -> None:
     """Give a waiting run another release; its identity (agent, occurrence) stays."""
     tx.execute(

@@ -211,6 +211,8 @@ class RunOutcome(Frozen):
     stall: StallKind | None = None
     detail: str = ""
     """For people: which limit, which rule, which error; with what to do next."""
+    shared_budget: bool = False
+    """A budget that others spend from too ran out: it says nothing of this run's release."""
     summary: str = ""
     """The agent's own words at `finish`. Untrusted."""
     accepted: bool | None = None

@@ -12,9 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -22,11 +22,13 @@ from zoneinfo import ZoneInfo
 from gateway.database import Row
 from reconciler.config.lockfile import edit
 from reconciler.process.store import open_database
+from reconciler.process.supervisor import die_with_parent
 from reconciler.source.signing import generate_key, public_key
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent.parent / "example-config-repo"
 ZONE = ZoneInfo("Europe/Berlin")
+TRACKER_TOKEN = "tracker-secret-for-the-demo"
 
 
 class StoryFailed(Exception):
@@ -43,7 +45,6 @@ class World:
     offset: int = 0
     tracker: subprocess.Popen[bytes] | None = None
     quiet: bool = False
-    commands: list[list[str]] = field(default_factory=list)
 
     @property
     def state(self) -> Path:
@@ -79,13 +80,23 @@ class World:
             raise StoryFailed(f"`interlock {' '.join(arguments)}` ended with {code}")
         return code
 
+    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one command and keep what it says."""
+        return subprocess.run(
+            self._command(arguments),
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def reconcile(self) -> None:
         """One scheduled job."""
-        self.interlock(*self._reconcile())
+        self.interlock(*self.job())
 
     def reconcile_until(self, reached: Callable[[], bool], *, patience: float = 120.0) -> None:
         """Start a job and kill it, its gateway and its runner at the moment `reached` holds."""
-        process = self._start(*self._reconcile())
+        process = self._start(*self.job())
         deadline = time.monotonic() + patience
         try:
             while not reached():
@@ -147,23 +158,30 @@ class World:
         finally:
             database.close()
 
-    def _reconcile(self) -> list[str]:
+    def job(self) -> list[str]:
+        """Arguments of the scheduled job."""
         key = str(self.folder / "signing-key")
         return ["reconcile", "--once", "--repo", str(self.config), "--signing-key", key]
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        self.commands.append(list(arguments))
         return subprocess.Popen(
-            [sys.executable, "-m", "reconciler.cli", *arguments],
-            env={
-                **self.environment,
-                "INTERLOCK_STATE": str(self.state),
-                "INTERLOCK_CLOCK_OFFSET": str(self.offset),
-                "TRACKER_TOKEN": "tracker-secret-for-the-demo",
-            },
+            self._command(arguments),
+            env=self._environment(),
             stdout=subprocess.DEVNULL if self.quiet else None,
             start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - a demo that is stopped leaves nothing
         )
+
+    def _command(self, arguments: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "reconciler.cli", *arguments]
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **self.environment,
+            "INTERLOCK_STATE": str(self.state),
+            "INTERLOCK_CLOCK_OFFSET": str(self.offset),
+            "TRACKER_TOKEN": TRACKER_TOKEN,
+        }
 
 
 @contextmanager

@@ -44,6 +44,8 @@ def judge_run(outcome: RunOutcome) -> Judgement:
             return Judgement("bad", f"{grade.check}: {grade.detail}", "safety")
     if outcome.stop in SILENT:
         return Judgement(None, outcome.detail)
+    if outcome.shared_budget:
+        return Judgement(None, outcome.detail)
     if outcome.stop is StopReason.REFUSED:
         return Judgement("bad", outcome.detail, "policy_violation")
     if outcome.stop is StopReason.COST_BUDGET:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway import access
-from gateway.database import Database, Transaction
+from gateway.database import Database, Row, Transaction
 from gateway.values import AgentName, Clock, Millis, Occurrence, derived_id
 from reconciler.record import audit
 from reconciler.rollout import store
@@ -54,7 +54,7 @@ def rollback(
             bad, target = str(rollout.candidate), str(rollout.stable)
         else:
             bad, target = pointer["stable"], _target(tx, agent, pointer, to)
-            _flip(tx, agent, bad=bad, target=target, reason=reason, actor=actor, now=now)
+            _flip(tx, agent, pointer, bad=bad, target=target, reason=reason, actor=actor, now=now)
         audit.append(
             tx,
             now=now,
@@ -67,7 +67,7 @@ def rollback(
     return Done(f"{agent}: {bad} is taken back and quarantined; {target} is assigned now", str(bad))
 
 
-def _target(tx: Transaction, agent: str, pointer: dict[str, object], to: str | None) -> str:
+def _target(tx: Transaction, agent: str, pointer: Row, to: str | None) -> str:
     target = to or pointer["previous"]
     if target is None:
         raise Refused(f"{agent} has had one release only; use `interlock stop {agent}` or --to")
@@ -88,7 +88,15 @@ def _target(tx: Transaction, agent: str, pointer: dict[str, object], to: str | N
 
 
 def _flip(
-    tx: Transaction, agent: str, *, bad: str, target: str, reason: str, actor: str, now: Millis
+    tx: Transaction,
+    agent: str,
+    pointer: Row,
+    *,
+    bad: str,
+    target: str,
+    reason: str,
+    actor: str,
+    now: Millis,
 ) -> None:
     tx.execute(
         "UPDATE pointers SET stable = :target, previous = NULL, candidate = NULL, rollout = NULL,"
@@ -113,7 +121,9 @@ def _flip(
             at=now,
         ),
     )
-    rollouts.reassign_waiting(tx, agent, bad, target)
+    for withdrawn in (bad, pointer["candidate"]):
+        if withdrawn is not None:
+            rollouts.reassign_waiting(tx, agent, str(withdrawn), target)
 
 
 def hold(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import socket
@@ -71,21 +72,33 @@ def open_context(options: Options, environment: Mapping[str, str], *, job: bool)
 
 
 def allowed_signers(context: Context) -> tuple[str, ...]:
-    """Public keys the head of the watched branch believes; empty when it cannot be read."""
-    head = context.config.resolve(context.branch)
-    if head is None:
-        return ()
-    found = compile_commit(context, head).found
-    return found.fleet.signers if found is not None else ()
+    """Public keys that the last good commit of the watched branch believes."""
+    return _reports(context)[1]
 
 
 def reports_branch(context: Context) -> str:
-    """Where the record goes, as the watched branch says."""
-    if context.declared is not None:
-        return context.declared.fleet.reports_branch
-    head = context.config.resolve(context.branch)
-    found = compile_commit(context, head).found if head is not None else None
-    return found.fleet.reports_branch if found is not None else "interlock/reports"
+    """Where the record goes, as the last good commit of the watched branch says."""
+    return _reports(context)[0]
+
+
+def _reports(context: Context) -> tuple[str, tuple[str, ...]]:
+    """(branch, signers). A commit that cannot be read must not leave the record without either:
+    then what the last good one said is in force, which this database remembers."""
+    declared = context.declared
+    if declared is None:
+        head = context.config.resolve(context.branch)
+        declared = compile_commit(context, head).found if head is not None else None
+    if declared is not None:
+        branch, signers = declared.fleet.reports_branch, declared.fleet.signers
+        told = json.dumps([branch, list(signers)])
+        if _remembered(context.database, "reports") != told:
+            _remember(context.database, "reports", told)
+        return branch, signers
+    known = _remembered(context.database, "reports")
+    if known is None:
+        return "interlock/reports", ()
+    branch, keys = json.loads(known)
+    return str(branch), tuple(keys)
 
 
 def restore_if_behind(context: Context) -> rebuilding.Rebuilt | None:

@@ -124,7 +124,7 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads are running yet
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads are running yet
         )
 
 
@@ -172,5 +172,6 @@ def gateway_url(state: Path) -> str | None:
         return None
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For `preexec_fn`: the kernel kills this process when the one that started it ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

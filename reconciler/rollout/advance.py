@@ -92,7 +92,7 @@ def _after_pass(rollout: Rollout, facts: Facts, now: Millis, summary: str) -> St
                 rollout, State.AWAITING_APPROVAL, now, f"{summary}; a first release needs approval"
             ), ()
         return _to(rollout, State.PROMOTED, now, f"first release: {summary}"), (Promote(True),)
-    if rollout.policy.canary is None or gate is None:
+    if rollout.policy.canary is None:
         return _to(rollout, State.PROMOTED, now, summary), (Promote(False),)
     reading = facts.canary
     if reading is not None and not canary_can_fire(

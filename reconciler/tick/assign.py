@@ -22,6 +22,7 @@ from reconciler.rollout.model import RolloutPolicy
 from reconciler.source.errors import SourceError
 from reconciler.tick import workspaces
 from reconciler.tick.context import Context, Declared
+from reconciler.tick.rollouts import canary_runs
 from runner import queue
 from runner.spec import RunOutcome, RunSpec, Workspace
 
@@ -160,11 +161,10 @@ def _assign(tx: Transaction, agent: AgentName, now: Millis) -> Assigned | Unassi
             rollout = tx.one("SELECT policy FROM rollouts WHERE rollout = :id", id=row["rollout"])
             policy = RolloutPolicy.model_validate_json(rollout["policy"]) if rollout else None
             count = policy.canary.count if policy and policy.canary else 0
-            had = tx.one(
-                "SELECT count(*) AS n FROM runs WHERE rollout = :id AND purpose = 'live'",
-                id=row["rollout"],
-            )
-            assigned = int(had["n"]) if had else 0
+            # Runs that said nothing (an error, a kill) are not a turn of the canary: it would
+            # otherwise wait for a grade that can never come.
+            reading = canary_runs(tx, row["rollout"])
+            assigned = reading.open_runs + reading.graded
         pointer = Pointer(row["stable"], row["candidate"], row["rollout"], count, assigned)
     barred = {r["digest"] for r in tx.read("SELECT digest FROM quarantine")}
     hold = next(

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gateway.database import Transaction
-from gateway.values import AgentName, Json, Millis, Purpose, canonical_json, derived_id
+from gateway.values import (
+    AgentName,
+    Json,
+    Millis,
+    Purpose,
+    ReleaseDigest,
+    canonical_json,
+    derived_id,
+)
 from reconciler.gates.evidence import ANCHOR, CANDIDATE, SENTINEL, STABLE
 from reconciler.gates.judge import Reading
 from reconciler.gates.live import judge_run
@@ -32,6 +40,7 @@ from reconciler.rollout.model import (
     Rollout,
     StartEvals,
     State,
+    Verdict,
     WriteReceipt,
 )
 from reconciler.tick import evals
@@ -84,6 +93,7 @@ def _wanted_rollout(
     ]
     if any(r.state is State.REJECTED for r in same):
         return None  # never gated again from scratch: a second throw of the dice is not evidence
+    held = next((r for r in same if r.verdict is Verdict.HOLD), None)
     return Rollout(
         id=derived_id("rollout", agent, release.digest, stable or "", suite, len(same)),
         agent=agent,
@@ -93,11 +103,12 @@ def _wanted_rollout(
         policy=policy,
         suite=suite,
         commit=declared.commit,
-        state=State.EVALUATING,
+        state=State.HELD if held else State.EVALUATING,
         look=policy.gate.looks[0] if policy.gate is not None else 0,
-        reason="opened",
+        reason=f"held before as {held.id}: {held.reason}" if held else "opened",
         opened_at=now,
         since=now,
+        verdict=Verdict.HOLD if held else None,
     )
 
 
@@ -183,17 +194,27 @@ def _facts(
 def canary_reading(tx: Transaction, rollout: Rollout, now: Millis) -> CanaryReading:
     """The candidate's runs of this rollout against stable's record from before the canary."""
     before = rollout.since if rollout.state is State.CANARY else now
-    candidate = tx.read(
-        "SELECT run, status, outcome FROM runs WHERE rollout = :id AND purpose = 'live'"
-        " ORDER BY created_at, run",
-        id=rollout.id,
-    )
     stable = tx.read(
         "SELECT outcome FROM runs WHERE agent = :agent AND release = :stable AND purpose = 'live'"
         " AND status = 'finished' AND finished_at <= :before",
         agent=rollout.agent,
         stable=rollout.stable,
         before=before,
+    )
+    words = [judge_run(RunOutcome.model_validate_json(row["outcome"])).word for row in stable]
+    return replace(
+        canary_runs(tx, rollout.id),
+        stable_fails=words.count("bad"),
+        stable_passes=words.count("good"),
+    )
+
+
+def canary_runs(tx: Transaction, rollout: str) -> CanaryReading:
+    """What the candidate's live runs of this rollout say; stable's record is left at nothing."""
+    candidate = tx.read(
+        "SELECT run, status, outcome FROM runs WHERE rollout = :id AND purpose = 'live'"
+        " ORDER BY created_at, run",
+        id=rollout,
     )
     graded = fails = open_runs = 0
     stops: list[HardStop] = []
@@ -206,14 +227,13 @@ def canary_reading(tx: Transaction, rollout: Rollout, now: Millis) -> CanaryRead
             stops.append(HardStop(row["run"], verdict.hard_stop, verdict.detail))
         graded += verdict.word is not None
         fails += verdict.word == "bad"
-    words = [judge_run(RunOutcome.model_validate_json(row["outcome"])).word for row in stable]
     return CanaryReading(
         assigned=len(candidate),
         graded=graded,
         fails=fails,
         open_runs=open_runs,
-        stable_fails=words.count("bad"),
-        stable_passes=words.count("good"),
+        stable_fails=0,
+        stable_passes=0,
         hard_stops=tuple(stops),
     )
 
@@ -250,7 +270,7 @@ def _carry_out(
             tx.execute(
                 "INSERT INTO receipts (receipt, rollout, kind, document, at) VALUES"
                 " (:receipt, :rollout, :kind, :document, :now) ON CONFLICT DO NOTHING",
-                receipt=derived_id("receipt", rollout.id, kind, rollout.look),
+                receipt=derived_id("receipt", rollout.id, kind, rollout.state, now),
                 rollout=rollout.id,
                 kind=kind,
                 document=canonical_json(body).decode(),
@@ -268,13 +288,15 @@ def closed(rollout: Rollout, state: State, reason: str, now: Millis) -> Rollout:
 def reassign_waiting(tx: Transaction, agent: str, bad: str, stable: str | None) -> int:
     """Give runs that wait with a withdrawn release the stable one; returns how many.
 
-    Without a stable release they are left to the assignment's own check, which refuses them.
+    Without a stable release that may be assigned they are ended: a withdrawn one never runs.
     """
     row = tx.one("SELECT document FROM releases WHERE digest = :digest", digest=stable or "")
-    if row is None:
-        return 0
+    if row is None or store.quarantined(tx, stable or "") is not None:
+        return queue.kill_waiting(
+            tx, agent=AgentName(agent), release=ReleaseDigest(bad), reason=f"{bad} was withdrawn"
+        )
     release = parse_document(row["document"])
-    waiting = queue.waiting(tx, agent=AgentName(agent), release=bad)  # type: ignore[arg-type]
+    waiting = queue.waiting(tx, agent=AgentName(agent), release=ReleaseDigest(bad))
     for item in waiting:
         old = RunSpec.model_validate_json(item["spec"])
         queue.reassign(

@@ -223,6 +223,7 @@ class BuiltinHarness:
             stop=stop.reason,
             stall=stop.stall,
             detail=stop.detail,
+            shared_budget=stop.shared_budget,
             summary="\n".join(v for k in ("outcome", "evidence") if (v := str(said.get(k) or ""))),
             accepted=self._accepted,
             grades=tuple(Grade.model_validate(grade) for grade in body.get("grades", ())),

@@ -38,7 +38,11 @@ def stop(error: Mapping[str, Any], *, model: bool) -> Stop | None:
         detail = f"budget rule {error['rule']}: {detail}"
     if code == "budget_exceeded":
         tokens = "left_tokens" in error and "left_nano" not in error
-        return Stop(StopReason.TOKEN_BUDGET if tokens else StopReason.COST_BUDGET, detail)
+        return Stop(
+            StopReason.TOKEN_BUDGET if tokens else StopReason.COST_BUDGET,
+            detail,
+            shared_budget=error.get("rule") not in (None, "run"),
+        )
     if code in _KILLED:
         return Stop(StopReason.KILLED, detail)
     if code == "outcome_unknown":

@@ -75,3 +75,9 @@ def test_good_needs_a_judge_and_no_objection(outcome: RunOutcome) -> None:
     if outcome.stop in SILENT and not unsafe:
         assert judgement.word is None
     assert judgement.hard_stop is None or judgement.word == "bad"
+
+
+def test_a_shared_budget_that_ran_out_says_nothing_of_the_release() -> None:
+    outcome = RunOutcome(stop=StopReason.COST_BUDGET, detail="budget rule x", shared_budget=True)
+    assert judge_run(outcome).word is None
+    assert judge_run(outcome).hard_stop is None

@@ -1,0 +1,116 @@
+"""A tool call, from the decision to the ledger: on its server, or in an eval's recorded world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway import access, calls
+from gateway.budgets import Admission
+from gateway.calls import Ask, Next, Settlement, Stored
+from gateway.database import Transaction
+from gateway.door.books import Attempt, Books, exhausted, replay
+from gateway.live import LiveCall
+from gateway.mcp import catalogue, recorded
+from gateway.mcp.catalogue import GrantedTool
+from gateway.mcp.upstream import Servers
+from gateway.policy import ToolServer
+from gateway.providers.upstream import Upstream
+from gateway.refusals import Code, Refusal
+from gateway.routing import Failure
+from gateway.values import NanoUSD, Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAttempt(Attempt):
+    """A reserved attempt of a tool call. `server` is None when a recorded world answers."""
+
+    tool: GrantedTool
+    server: ToolServer | None
+    world: tuple[Mapping[str, Any], ...]
+
+
+class ToolCalls:
+    """The order for tool calls."""
+
+    def __init__(self, books: Books, upstream: Upstream) -> None:
+        self._books = books
+        self._servers = Servers(upstream)
+
+    async def carry_out(self, call: LiveCall, name: str, arguments: Mapping[str, Any]) -> None:
+        """Call the tool, on its server or in the recorded world. Raises Refusal."""
+        opened = await self._books.decide(lambda tx: self._open(tx, call, name, arguments))
+        if isinstance(opened, Stored):
+            return replay(call, opened.row)
+        if isinstance(opened, Refusal):
+            raise opened
+        effect_key = opened.row["effect_key"]
+        call.begin(target=name, label=opened.label, effect_key=effect_key)
+        try:
+            answer = await self._answer(opened, name, arguments, effect_key)
+        except Failure as failure:
+            await self._books.give_up(opened, failure)
+            if failure.done and not opened.tool.kind.repeatable:
+                raise Refusal(
+                    Code.OUTCOME_UNKNOWN,
+                    f"{name} may have happened: {failure.message}. It is not safe to repeat; "
+                    "look at the system it changes, then decide.",
+                    call_key=str(call.key),
+                ) from None
+            raise exhausted([failure]) from None
+        except BaseException as error:
+            await self._books.abandon(call, opened, error)
+            raise
+        return await self._books.settle(call, opened, Settlement(NanoUSD(0)), answer)
+
+    def _open(
+        self, tx: Transaction, call: LiveCall, name: str, arguments: Mapping[str, Any]
+    ) -> ToolAttempt | Stored | Refusal:
+        """Decide and reserve, in one transaction."""
+        now = self._books.now()
+        who = access.caller(tx, call.token_hash, now=now)
+        digest, policy = access.current_policy(tx)
+        grants = access.rights(who, policy)
+        sides = access.sides(who, policy)
+        tool = catalogue.check(name, arguments, grants=grants, sides=sides, policy=policy)
+        ask = Ask(
+            call.key,
+            who.principal,
+            "tool",
+            name,
+            call.request_hash,
+            digest,
+            repeatable=tool.kind.repeatable,
+            changes=tool.changes,
+        )
+        stands = self._books.standing(tx, call, ask, policy=policy, now=now)
+        if not isinstance(stands, Next):
+            return stands
+        row = calls.reserve(
+            tx,
+            ask,
+            attempt=stands.attempt,
+            effect_key=stands.effect_key,
+            target=name,
+            admission=Admission(0, 0, 0),
+            price_table=None,
+            label=tool.label,
+            rules=policy.budgets,
+            now=now,
+        )
+        # An eval never reaches a real server, even when nobody recorded anything for it.
+        real = who.recorded is None and who.principal.purpose is Purpose.LIVE
+        server = policy.servers[name.partition(".")[0]] if real else None
+        return ToolAttempt(row, (), policy, tool, server, who.recorded or ())
+
+    async def _answer(
+        self, attempt: ToolAttempt, name: str, arguments: Mapping[str, Any], effect_key: str | None
+    ) -> dict[str, Any]:
+        """The MCP result. Raises Failure, Refusal (a key that may not be sent)."""
+        if attempt.server is None:
+            return recorded.answer(attempt.world, name, arguments)
+        server, _, short = name.partition(".")
+        return await self._servers.call(
+            server, attempt.server, short, arguments, effect_key=effect_key
+        )
