@@ -120,7 +120,10 @@ def stop(
     now: Millis,
     expires_at: Millis | None = None,
 ) -> None:
-    """Refuse every call of an agent (`*`: of everyone) until `unstop` or expiry."""
+    """Refuse every call of an agent (`*`: of everyone) until `unstop` or expiry.
+
+    Works from the next call on, and cuts running streams.
+    """
     tx.execute(
         "INSERT INTO stops (agent, reason, actor, at, expires_at)"
         " VALUES (:agent, :reason, :actor, :now, :expires_at) ON CONFLICT (agent) DO UPDATE"
@@ -184,6 +187,23 @@ def caller(reader: Reader, token_hash: str, *, now: Millis) -> Caller:
 
     Raises Refusal: unauthenticated (unknown, expired), revoked, or stopped, each with its reason.
     """
+    return _caller(_admitted(reader, token_hash, now))
+
+
+def barred_among(reader: Reader, token_hashes: Sequence[str], *, now: Millis) -> dict[str, Refusal]:
+    """Those of these tokens that have been revoked or whose agent is stopped, with what a call
+    of theirs would hear. A token that merely expired does not end what it began."""
+    found: dict[str, Refusal] = {}
+    for token_hash in token_hashes:
+        try:
+            _admitted(reader, token_hash, now)
+        except Refusal as refusal:
+            if refusal.code in (Code.REVOKED, Code.STOPPED):
+                found[token_hash] = refusal
+    return found
+
+
+def _admitted(reader: Reader, token_hash: str, now: Millis) -> Row:
     row = reader.one("SELECT * FROM tokens WHERE token_hash = :hash", hash=token_hash)
     if row is None:
         raise Refusal(Code.UNAUTHENTICATED, "unknown token: it was never issued for a run")
@@ -202,7 +222,7 @@ def caller(reader: Reader, token_hash: str, *, now: Millis) -> Caller:
                 "Lift it with `interlock resume`.",
                 resets_at=stopped["expires_at"],
             )
-    return _caller(row)
+    return row
 
 
 def _caller(row: Row) -> Caller:
@@ -238,19 +258,6 @@ def sides(who: Caller, policy: Policy) -> tuple[Grants, ...]:
     declared = policy.agents.get(who.principal.agent)
     ceiling = declared.roles.get(who.principal.role) if declared else None
     return (who.grants,) if ceiling is None else (who.grants, ceiling)
-
-
-def revoked_among(reader: Reader, token_hashes: Sequence[str]) -> dict[str, str]:
-    """Those of these tokens that have been revoked, with why."""
-    found: dict[str, str] = {}
-    for token_hash in token_hashes:
-        row = reader.one(
-            "SELECT revoked_why FROM tokens WHERE token_hash = :hash AND revoked_at IS NOT NULL",
-            hash=token_hash,
-        )
-        if row is not None:
-            found[token_hash] = row["revoked_why"]
-    return found
 
 
 def open_socket(tx: Transaction, run: RunId, token_hash: str, *, now: Millis) -> None:

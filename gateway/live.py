@@ -16,7 +16,7 @@ from gateway.refusals import Code, Refusal
 from gateway.values import CallKey, Label, Millis, RunId, StepPath
 
 WATCH_SECONDS = 0.2
-"""How often running calls are checked for a revocation that came from another process."""
+"""How often running calls are checked for a revocation or a stop from another process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class LiveCall:
         self.label: Label | None = None
         self.effect_key: str | None = None
         self.events: list[Event] = []
-        self.cut: str | None = None
+        self.cut: Refusal | None = None
         self.fault: Exception | None = None
         self.task: asyncio.Task[None] | None = None
         self._end: Finished | Refusal | None = None
@@ -104,12 +104,15 @@ class LiveCall:
 class LiveCalls:
     """The calls this process is carrying out, by key.
 
-    `revoked` tells which of some token hashes have been revoked, and why; it is asked a few times
-    a second as long as anything runs. `boot` makes the keys of this process unlike any earlier's.
+    `barred` tells which of some token hashes may not call any more, and what they hear; it is
+    asked a few times a second as long as anything runs. `boot` makes the keys of this process
+    unlike any earlier's.
     """
 
-    def __init__(self, revoked: Callable[[Sequence[str]], Mapping[str, str]], boot: Millis) -> None:
-        self._revoked = revoked
+    def __init__(
+        self, barred: Callable[[Sequence[str]], Mapping[str, Refusal]], boot: Millis
+    ) -> None:
+        self._barred = barred
         self._boot = boot
         self._count = 0
         self._calls: dict[CallKey, LiveCall] = {}
@@ -159,7 +162,7 @@ class LiveCalls:
         call = self._calls[key] = LiveCall(key, token_hash, request_hash)
         call.task = asyncio.create_task(self._guard(call, run), name=f"call {key}")
         if self._watcher is None or self._watcher.done():
-            self._watcher = asyncio.create_task(self._watch(), name="revocations")
+            self._watcher = asyncio.create_task(self._watch(), name="cut what is barred")
         return call
 
     async def _guard(self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]) -> None:
@@ -168,8 +171,7 @@ class LiveCalls:
         except Refusal as refusal:
             call.fail(refusal)
         except asyncio.CancelledError:
-            code = Code.REVOKED if call.cut else Code.INTERNAL_ERROR
-            call.fail(Refusal(code, call.cut or "the gateway is stopping"))
+            call.fail(call.cut or Refusal(Code.INTERNAL_ERROR, "the gateway is stopping"))
         except Exception as error:
             call.fault = error
             call.fail(Refusal(Code.INTERNAL_ERROR, f"a fault of the gateway in call {call.key}"))
@@ -178,16 +180,16 @@ class LiveCalls:
 
     async def _watch(self) -> None:
         while self._calls:
-            self.cut_revoked()
+            self.cut_barred()
             await asyncio.sleep(WATCH_SECONDS)
 
-    def cut_revoked(self) -> int:
-        """Cut running calls whose principal was revoked; returns how many."""
-        revoked = self._revoked(sorted({call.token_hash for call in self._calls.values()}))
+    def cut_barred(self) -> int:
+        """Cut running calls whose principal was revoked or stopped; returns how many."""
+        barred = self._barred(sorted({call.token_hash for call in self._calls.values()}))
         cut = 0
         for call in list(self._calls.values()):
-            if call.token_hash in revoked and call.cut is None and call.task is not None:
-                call.cut = f"run {call.key.run} was revoked: {revoked[call.token_hash]}"
+            if call.token_hash in barred and call.cut is None and call.task is not None:
+                call.cut = barred[call.token_hash]
                 call.task.cancel()
                 cut += 1
         return cut

@@ -46,7 +46,7 @@ class ControlApp:
         if path == "/runs" and method == "GET":
             await exchange.respond(send, 200, {"runs": self._sockets.listing()})
         elif path == "/revocations" and method == "POST":
-            self._live.cut_revoked()
+            self._live.cut_barred()
             await exchange.respond(send, 204, None)
         elif path.startswith("/runs/") and method == "PUT":
             run = RunId(path.removeprefix("/runs/"))

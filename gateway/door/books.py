@@ -168,4 +168,3 @@ def _rules(tx: Transaction, policy: Policy) -> tuple[BudgetRule, ...]:
         return access.current_policy(tx)[1].budgets
     except Refusal:
         return policy.budgets
-

@@ -122,9 +122,7 @@ class ModelCalls:
                 async for event in events:
                     if not begun:
                         begun = True
-                        call.begin(
-                            target=attempt.target.name, label=attempt.label, effect_key=None
-                        )
+                        call.begin(target=attempt.target.name, label=attempt.label, effect_key=None)
                     if isinstance(event, Done):
                         return event
                     call.add(event)

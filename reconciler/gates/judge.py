@@ -40,6 +40,10 @@ from reconciler.gates.statistics import (
 from reconciler.gates.statistics.sentinel import sentinel_rejected
 
 
+NAMED = 6
+"""Cases a sentence names; all of them stand in the figures."""
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """The gate's policy in shares of 1, as the formulas want them."""
@@ -146,7 +150,7 @@ def _checks(
                 f"not_worse_than_{arm}",
                 paired.decision,
                 _paired_text(arm, paired)
-                + (f"; now failing: {', '.join(flipped)}" if flipped else ""),
+                + (f"; now failing: {_named(flipped)}" if flipped else ""),
                 {
                     "difference": _text(paired.difference),
                     "standard_error": _text(paired.standard_error),
@@ -304,6 +308,12 @@ def _ratio(
             "limit": _text(limit),
         },
     )
+
+
+def _named(cases: list[str]) -> str:
+    """The first of them, and how many more there are: the figures have all."""
+    more = f" and {len(cases) - NAMED} more" if len(cases) > NAMED else ""
+    return ", ".join(cases[:NAMED]) + more
 
 
 def _share(evidence: Evidence, arm: str, case: str, look: int) -> str:

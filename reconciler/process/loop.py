@@ -30,7 +30,7 @@ PAUSE_S = 0.25
 """Between two ticks while runs are open: short beside a run, long beside a tick."""
 GIVE_UP_AFTER = 3
 """Publications that failed in a row, after which a job with nothing but claims ends."""
-REPORT_EVERY_S = 30.0
+REPORT_EVERY_S = 300.0
 """Progress of evals is worth a commit this often; decisions and live runs at once."""
 
 

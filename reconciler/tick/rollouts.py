@@ -113,7 +113,7 @@ def _wanted_rollout(
 
 
 def move(context: Context, declared: Declared | None) -> int:
-    """Advance every open rollout once; returns how many changed or asked for something."""
+    """Advance every open rollout once; returns how many came to another state or look."""
     with context.database.snapshot() as tx:
         rollouts = store.open_rollouts(tx)
     return sum(move_one(context, declared, rollout) for rollout in rollouts)
@@ -122,7 +122,7 @@ def move(context: Context, declared: Declared | None) -> int:
 def move_one(
     context: Context, declared: Declared | None, rollout: Rollout, *, resumed_by: str | None = None
 ) -> bool:
-    """Gather facts, decide, and carry out; True when anything happened."""
+    """Gather facts, decide, and carry out; True when it came to another state or look."""
     evaluation = evaluation_of(context, declared, rollout)
     now = context.clock.now()
     with context.database.transaction() as tx:
@@ -148,12 +148,11 @@ def move_one(
                 )
                 if after.final or after.state is State.HELD:
                     evals.withdraw(tx, after.id)
-    started = 0
     for action in actions:
         if isinstance(action, StartEvals) and declared is not None and evaluation is not None:
             assert after.policy.gate is not None
-            started = evals.start(context, declared, evaluation, after.policy.gate, action.attempts)
-    return after != fresh or started > 0
+            evals.start(context, declared, evaluation, after.policy.gate, action.attempts)
+    return (after.state, after.look) != (fresh.state, fresh.look)
 
 
 def _facts(
