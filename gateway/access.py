@@ -284,6 +284,11 @@ def close_socket(tx: Transaction, run: RunId) -> None:
     tx.execute("DELETE FROM sockets WHERE run = :run", run=run)
 
 
+def with_sockets(reader: Reader) -> list[RunId]:
+    """Every run whose socket nobody has closed, whether it may still call or not."""
+    return [RunId(row["run"]) for row in reader.read("SELECT run FROM sockets ORDER BY run")]
+
+
 def sockets(reader: Reader, *, now: Millis) -> list[tuple[RunId, str]]:
     """(run, token hash) of every socket whose principal may still call."""
     return [

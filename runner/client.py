@@ -166,15 +166,26 @@ class ControlSocket:
     Spoken by hand: HTTP over a Unix socket, two requests, which the HTTP client cannot do.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, sleep: Sleep) -> None:
         self._state = state
+        self._sleep = sleep
 
     async def open(self, run: RunId, token_hash: str) -> Path:
         """Let the run's socket stand for the token's principal; returns its directory.
 
-        Raises GatewayUnreachable.
+        Waits for a gateway that is being restarted. Raises GatewayUnreachable.
         """
-        status, text = await self._ask("PUT", run, json.dumps({"token_hash": token_hash}))
+        body = json.dumps({"token_hash": token_hash})
+        unreachable, answer = 0, None
+        while answer is None:
+            try:
+                answer = await self._ask("PUT", run, body)
+            except GatewayUnreachable:
+                unreachable += 1
+                if unreachable >= UNREACHABLE_ATTEMPTS:
+                    raise
+                await self._sleep(min(0.1 * 2**unreachable, MAX_DELAY))
+        status, text = answer
         if status != 200:
             raise GatewayUnreachable(f"the gateway opened no socket for {run}: {text[:300]}")
         return Path(json.loads(text)["directory"])

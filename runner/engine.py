@@ -15,8 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway import access, calls
-from gateway.database import Transaction
+from gateway import calls
 from gateway.values import CallKey, NanoUSD, RunId
 from runner.client import GatewayUnreachable
 from runner.harness import BuiltinHarness, Meter, Scope
@@ -32,6 +31,9 @@ log = logging.getLogger("interlock.runner")
 
 ATTEMPTS = 3
 """Times a run may fail unexpectedly under one lease before that is its outcome."""
+MAX_FRUITLESS = 4
+"""Leases in a row under which a run killed its runner, or lost its container, before a step was
+done. One fewer than the deaths after which a supervisor gives the runner up: the run ends first."""
 MAX_BACKOFF_MS = 60_000
 
 
@@ -91,23 +93,22 @@ class Engine:
         wait = min(MAX_BACKOFF_MS, 1000 * 2 ** min(self._faults, 10))
         log.warning("run given back: %s", error, extra={"run": lease.run})
         with contextlib.suppress(Fenced):
-            await asyncio.to_thread(self._parts.queue.give_back, lease)
+            # No engine and no gateway are nobody's doing; a container that goes may be the run's.
+            suspect = isinstance(error, SandboxLost)
+            await asyncio.to_thread(self._parts.queue.give_back, lease, suspect=suspect)
         return Yielded(f"{type(error).__name__}: {error}", retry_ms=wait)
 
     async def _end(self, lease: Lease, close: Callable[[], Awaitable[None]]) -> None:
-        """Take the run's rights and its container away. What fails here the reaper finishes."""
-        now = self._parts.clock.now()
-
-        def revoke(tx: Transaction) -> None:
-            access.revoke(tx, run=lease.run, why="the run is finished", now=now)
-
-        await self._parts.commits.write(revoke)
+        """Take the run's container and socket away. What fails here is done at the next start."""
+        sockets = self._parts.sockets
         try:
-            await close()
-            if self._parts.sockets is not None:
-                await self._parts.sockets.close(lease.run)
+            try:
+                await close()
+            finally:
+                if sockets is not None:
+                    await sockets.close(lease.run)
         except Exception as error:
-            log.warning("left for the reaper: %s", error, extra={"run": lease.run})
+            log.warning("left for the next start: %s", error, extra={"run": lease.run})
 
     # ---------------------------------------------------------------- execution
 
@@ -116,6 +117,14 @@ class Engine:
         kill = await asyncio.to_thread(self._parts.queue.renew, lease)
         if kill:
             return await self._ended_early(lease, StopReason.KILLED, kill)
+        if lease.fruitless >= MAX_FRUITLESS:
+            return await self._ended_early(
+                lease,
+                StopReason.ERROR,
+                f"given up after {lease.fruitless} tries in a row that ended with the runner's or "
+                "the container's death before a step was done. See the runner's log and the "
+                "machine's memory, then start the run anew.",
+            )
         work = asyncio.create_task(self._attempts(lease))
         watch = asyncio.create_task(self._watch(lease))
         try:

@@ -49,7 +49,7 @@ class Parts:
     draw: Callable[[], str]
     """Draws a run token: a secret of at least 32 random bytes, as text."""
     sockets: Sockets | None = None
-    """None: containers get no way to the gateway (the builtin harness needs none)."""
+    """None: containers get no way to the gateway."""
     owner: str = "runner"
     renew_ms: int = 10_000
 

@@ -1,9 +1,9 @@
 """The runner's process: takes runs from the queue and executes up to N of them at a time.
 
 `python -m runner --state DIR --slots N --owner NAME`. It shares nothing with its siblings but the
-state directory: the database (runs, journal, tokens) and the gateway's address. It may be killed
-at any moment; whoever starts next with the same owner takes its leases up again at once, and
-containers whose run is over are removed at start.
+state directory: the database (runs, journal, tokens), the gateway's address and its control socket.
+It may be killed at any moment; whoever starts next with the same owner takes its leases up again at
+once, and containers and sockets whose run is over are removed at start.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway import calls
+from gateway import access, calls
 from gateway.clock import SystemClock
 from gateway.database import Database, GroupCommit
 from gateway.values import RunId
@@ -125,8 +125,10 @@ def installation(state: Path) -> str:
     return hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:12]
 
 
-async def reap(sandboxes: Sandboxes, database: Database, state: Path) -> None:
-    """Remove the containers of runs that are over, left by a process that died."""
+async def reap(
+    sandboxes: Sandboxes, sockets: ControlSocket | None, database: Database, state: Path
+) -> None:
+    """Remove containers and close sockets of runs that are over, left by a process that died."""
     open_runs = {row["run"] for row in await asyncio.to_thread(queue.open_runs, database)}
 
     def alive(run: RunId) -> bool:
@@ -134,6 +136,10 @@ async def reap(sandboxes: Sandboxes, database: Database, state: Path) -> None:
 
     for name in await sandboxes.reap(alive, installation=installation(state)):
         log.info("orphan container %s removed", name)
+    if sockets is not None:
+        for run in await asyncio.to_thread(access.with_sockets, database):
+            if not alive(run):
+                await sockets.close(run)
 
 
 async def exit_with_parent(parent: int) -> None:
@@ -154,9 +160,10 @@ async def serve(
     database, clock = Database(database_path), SystemClock.from_environment(os.environ)
     database.migrate((*calls.MIGRATIONS, *queue.MIGRATIONS))
     work = Queue(database, clock, owner, lease_ms=LEASE_MS)
-    work.release_expired(owner)
+    work.release_own()
     commits = GroupCommit(database)
     sandboxes = connect(labels={"installation": installation(state)}, threads=max(4, slots * 2))
+    control = ControlSocket(state, asyncio.sleep) if sockets else None
     async with GatewayClient(state, asyncio.sleep) as gateway:
         parts = Parts(
             database=database,
@@ -167,7 +174,7 @@ async def serve(
             gateway=gateway,
             sandboxes=sandboxes,
             draw=lambda: f"ilk_{secrets.token_urlsafe(32)}",
-            sockets=ControlSocket(state) if sockets else None,
+            sockets=control,
             owner=owner,
             renew_ms=LEASE_MS // 3,
         )
@@ -177,7 +184,7 @@ async def serve(
             loop.add_signal_handler(number, runner.stop)
         watch = None if detached else asyncio.create_task(exit_with_parent(parent))
         try:
-            await reap(sandboxes, database, state)
+            await reap(sandboxes, control, database, state)
             log.info("runner %s ready, %d slots", owner, slots)
             await runner.run()
         finally:
@@ -197,7 +204,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--owner", default="runner", help="name of this runner; unique at a time")
     parser.add_argument("--detached", action="store_true", help="go on when the parent dies")
     parser.add_argument(
-        "--sockets", action="store_true", help="give containers a socket to the gateway"
+        "--no-sockets",
+        action="store_true",
+        help="give containers no way to the gateway: for a container engine on another machine, "
+        "which cannot see the sockets of this one",
     )
     options = parser.parse_args(argv)
     handler = logging.StreamHandler(sys.stderr)
@@ -211,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 slots=options.slots,
                 owner=options.owner,
                 detached=options.detached,
-                sockets=options.sockets,
+                sockets=not options.no_sockets,
             )
         )
     except SandboxError as error:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway import access
 from gateway.database import Database, Migration, Row, Transaction
 from gateway.values import (
     AgentName,
@@ -81,7 +82,18 @@ MIGRATIONS = (
             )""",
         ),
     ),
+    Migration(
+        "runner",
+        2,
+        ("ALTER TABLE runs ADD COLUMN fruitless BIGINT NOT NULL DEFAULT 0",),
+    ),
 )
+
+_COUNT_FRUITLESS = """UPDATE runs SET fruitless = CASE WHEN EXISTS (
+    SELECT 1 FROM journal WHERE journal.run = runs.run AND journal.fence = runs.fence
+    AND journal.event = 'outcome' AND journal.kind <> 'sandbox') THEN 0 ELSE fruitless + 1 END"""
+"""A lease is fruitful when a step came to its outcome under it. Opening the sandbox does not count:
+every lease begins with that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,9 @@ class Lease:
     spec: RunSpec
     first: bool
     """False when an earlier lease began it: there may be a journal to continue from."""
+    fruitless: int = 0
+    """Leases before this one, in a row, whose runner died or lost the container and under which
+    no step came to its outcome."""
 
 
 def run_id(spec: RunSpec) -> RunId:
@@ -172,13 +187,16 @@ class Queue:
         now = self._clock.now()
         with self._database.transaction() as tx:
             row = tx.one(
-                "SELECT run, fence, spec, started_at FROM runs WHERE status = 'queued'"
+                "SELECT run, status, fence, spec, started_at FROM runs WHERE status = 'queued'"
                 " OR (status = 'leased' AND lease_until < :now)"
                 " ORDER BY purpose DESC, priority DESC, created_at, run LIMIT 1",
                 now=now,
             )
             if row is None:
                 return None
+            if row["status"] == RunStatus.LEASED:
+                tx.execute(f"{_COUNT_FRUITLESS} WHERE run = :run", run=row["run"])
+            counted = tx.one("SELECT fruitless FROM runs WHERE run = :run", run=row["run"])
             fence = row["fence"] + 1
             until = Millis(now + self._lease_ms)
             tx.execute(
@@ -191,7 +209,14 @@ class Queue:
                 run=row["run"],
             )
         spec = RunSpec.model_validate_json(row["spec"])
-        return Lease(RunId(row["run"]), fence, until, spec, first=row["started_at"] is None)
+        return Lease(
+            RunId(row["run"]),
+            fence,
+            until,
+            spec,
+            first=row["started_at"] is None,
+            fruitless=counted["fruitless"] if counted else 0,
+        )
 
     def renew(self, lease: Lease) -> str | None:
         """Extend the lease; returns why the run must be killed, or None. Raises Fenced."""
@@ -207,35 +232,45 @@ class Queue:
         return kill
 
     def finish(self, lease: Lease, outcome: RunOutcome) -> None:
-        """Write the outcome and end the run. Raises Fenced."""
+        """Write the outcome, end the run and take its rights back. Raises Fenced."""
+        now = self._clock.now()
         with self._database.transaction() as tx:
             check_fence(tx, lease.run, lease.fence)
+            access.revoke(tx, run=lease.run, why="the run is finished", now=now)
             tx.execute(
                 "UPDATE runs SET status = 'finished', owner = NULL, lease_until = NULL,"
                 " stop = :stop, outcome = :outcome, finished_at = :now WHERE run = :run",
                 stop=outcome.stop,
                 outcome=outcome.model_dump_json(),
-                now=self._clock.now(),
+                now=now,
                 run=lease.run,
             )
 
-    def give_back(self, lease: Lease) -> None:
-        """Orderly shutdown: let the next runner take the run at once. Raises Fenced."""
+    def give_back(self, lease: Lease, *, suspect: bool = False) -> None:
+        """Let the next runner take the run at once. Raises Fenced.
+
+        `suspect`: it may be the run's own doing that it could not go on; counted like a death.
+        """
         with self._database.transaction() as tx:
             check_fence(tx, lease.run, lease.fence)
+            if suspect:
+                tx.execute(f"{_COUNT_FRUITLESS} WHERE run = :run", run=lease.run)
             tx.execute(
                 "UPDATE runs SET status = 'queued', owner = NULL, lease_until = NULL"
                 " WHERE run = :run",
                 run=lease.run,
             )
 
-    def release_expired(self, owner: str) -> None:
+    def release_own(self) -> None:
         """At start: leases of this very owner are from a process that died; free them now."""
         with self._database.transaction() as tx:
             tx.execute(
+                f"{_COUNT_FRUITLESS} WHERE status = 'leased' AND owner = :owner", owner=self._owner
+            )
+            tx.execute(
                 "UPDATE runs SET status = 'queued', owner = NULL, lease_until = NULL"
                 " WHERE status = 'leased' AND owner = :owner",
-                owner=owner,
+                owner=self._owner,
             )
 
 

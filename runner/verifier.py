@@ -4,7 +4,9 @@ A command check gets a fresh container each, holding the result's files with the
 they were before the run: what the maker did to the tests does not count, what it left running
 does not exist there. The verdict is the container's exit code in the engine's own words; files,
 however named, decide nothing. When the grader itself breaks (no container, no such program, no
-pristine copy) the grade is an error, which never counts as a fail, nor as a pass.
+pristine copy) the grade is an error, which never counts as a fail, nor as a pass. An engine that
+does not answer, or a container that vanishes, says nothing about the grader either: it is raised,
+and whoever asked asks again when there is an engine.
 
 What it cannot see: code under test shares a process with the test runner it is loaded into, so
 code written to deceive can end that process with success. Protect what may not be touched, and
@@ -19,7 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.values import RunId
-from runner.sandbox import OnceResult, SandboxError, Sandboxes
+from runner.sandbox import (
+    OnceResult,
+    SandboxError,
+    Sandboxes,
+    SandboxLost,
+    SandboxUnavailable,
+)
 from runner.spec import ChangeCheck, Check, CommandCheck, FileCheck, Grade, SandboxSpec
 from runner.workspace import (
     Files,
@@ -44,7 +52,9 @@ async def verify(
     sandboxes: Sandboxes,
     run: RunId,
 ) -> tuple[Grade, ...]:
-    """One grade per command, file and change check, in their order; never raises for a check.
+    """One grade per command, file and change check, in their order.
+
+    Raises SandboxUnavailable and SandboxLost, and nothing else on a check's account.
 
     `files` is the result, `pristine` the directory the run started from (None: it started
     empty). Protected paths are `protect` and the check's own. Checks of what the run did rather
@@ -75,6 +85,8 @@ async def verify(
                     timeout_ms=check.timeout_ms,
                     suffix=f"verify-{number}",
                 )
+            except (SandboxUnavailable, SandboxLost):
+                raise
             except (SandboxError, WorkspaceError) as error:
                 grades.append(Grade(check=check.id, status="error", detail=str(error)[:_DETAIL]))
             else:

@@ -84,7 +84,7 @@ class World:
         """Run one command and keep what it says."""
         return subprocess.run(
             self._command(arguments),
-            env=self._environment(),
+            env=self.environment_of_commands(),
             capture_output=True,
             text=True,
             check=False,
@@ -166,7 +166,7 @@ class World:
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             self._command(arguments),
-            env=self._environment(),
+            env=self.environment_of_commands(),
             stdout=subprocess.DEVNULL if self.quiet else None,
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - a demo that is stopped leaves nothing
@@ -175,7 +175,8 @@ class World:
     def _command(self, arguments: Sequence[str]) -> list[str]:
         return [sys.executable, "-m", "reconciler.cli", *arguments]
 
-    def _environment(self) -> dict[str, str]:
+    def environment_of_commands(self) -> dict[str, str]:
+        """What every command of the story is given: where the state is, and what time it is."""
         return {
             **self.environment,
             "INTERLOCK_STATE": str(self.state),

@@ -180,7 +180,7 @@ def _checks(
                 f"(at least {max(0.0, first.lower):.0%}; wanted {terms.threshold:.0%} within "
                 f"{terms.delta:.0%})"
                 + (f"; {first.reason}" if first.cases < MINIMUM_CASES else "")
-                + (f"; failing: {', '.join(failing)}" if failing else ""),
+                + (f"; failing: {_named(failing)}" if failing else ""),
                 {
                     "pass_rate": _text(first.pass_rate),
                     "lower": _text(first.lower),

@@ -18,8 +18,8 @@ from runner.client import CallRefused, Reply
 from runner.harness import refusals
 from runner.harness.answers import Ended, hand_back, mcp_text, number
 from runner.harness.room import RunRoom
-from runner.harness.still import StillRoom
 from runner.harness.scope import Meter, Scope, replay_usage
+from runner.harness.still import StillRoom
 from runner.journal import Attempt, Done, Kind, Outcome, Status
 from runner.loop import (
     CallModel,

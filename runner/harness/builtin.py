@@ -17,8 +17,8 @@ from runner.harness.agent import Judgement, RoleLoop
 from runner.harness.answers import Ended, said_text
 from runner.harness.grading import called_tools, merge
 from runner.harness.room import RunRoom
-from runner.harness.still import StillRoom
 from runner.harness.scope import Meter, Scope, replay_usage
+from runner.harness.still import StillRoom
 from runner.journal import Attempt, Done, Kind, Outcome
 from runner.loop import Stop
 from runner.sandbox.contract import SandboxError, SandboxLost, SandboxUnavailable

@@ -388,7 +388,7 @@ class DockerSandboxes:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except docker.errors.APIError as error:
             raise SandboxError(f"container engine: {error.explanation or error}") from error
-        except (docker.errors.DockerException, requests.exceptions.ConnectionError) as error:
+        except _ENGINE_ERRORS as error:
             raise SandboxUnavailable(f"container engine does not answer: {error}") from error
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway import access
 from gateway.policy import Model, Price, Provider, SecretRef, VirtualModel
 from gateway.values import NanoUSD
 from tests.gateway.stage import (
     KEY,
+    NOW,
     FakeProvider,
     Stage,
     anthropic_text,
@@ -251,7 +253,9 @@ def test_usage_that_is_not_reported_is_charged_as_reserved(
     assert "no usage" in row["error"]
 
 
-def test_revocation_cuts_a_running_stream(served: Stage, fake: FakeProvider) -> None:
+def streaming_when(served: Stage, fake: FakeProvider, happens: Callable[[], None]) -> bytes:
+    """What a client reads of a stream whose provider holds on while something happens."""
+
     def hold(handler: Any) -> None:
         handler.begin(sse(openai_events("first words")[0]))
         fake.release.wait(60)
@@ -261,13 +265,30 @@ def test_revocation_cuts_a_running_stream(served: Stage, fake: FakeProvider) -> 
         running = pool.submit(served.chat, model="gpt", stream=True)
         fake.arrived.get(timeout=30)
         begun = time.monotonic()
-        served.revoke("run-1")
+        happens()
         streamed = running.result(timeout=20)
         assert time.monotonic() - begun < 2.5
-    assert b'"code": "revoked"' in streamed.body
     (row,) = served.rows()
     assert (row["state"], row["cost_nano"]) == ("unknown", row["reserved_nano"])
     assert "harm seen" in row["error"]
+    return streamed.body
+
+
+def test_revocation_cuts_a_running_stream(served: Stage, fake: FakeProvider) -> None:
+    said = streaming_when(served, fake, lambda: served.revoke("run-1"))
+    assert b'"code": "revoked"' in said
+
+
+@pytest.mark.parametrize("agent", ["triage", "*"])
+def test_a_stop_cuts_a_running_stream(served: Stage, fake: FakeProvider, agent: str) -> None:
+    def stop() -> None:
+        with served.database.transaction() as tx:
+            access.stop(tx, agent, reason="harm seen", actor="ada", now=NOW)
+
+    assert b'"code": "stopped"' in streaming_when(served, fake, stop)
+    with served.database.transaction() as tx:
+        access.unstop(tx, agent)
+    assert served.chat(model="gpt").status == 200
 
 
 def test_a_client_that_leaves_finds_its_answer_by_key(served: Stage, fake: FakeProvider) -> None:

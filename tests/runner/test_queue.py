@@ -184,7 +184,7 @@ def test_leases_of_a_process_that_died_are_freed_and_no_others(
     put(database, "manual:1")
     put(database, "manual:2")
     dead, alive = taken(one), taken(two)
-    one.release_expired("one")
+    one.release_own()
     with pytest.raises(Fenced):
         one.renew(dead)
     assert two.renew(alive) is None
@@ -336,7 +336,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from("ab"))
     def a_runner_starts_again(self, name: str) -> None:
-        self.runners[name].release_expired(name)
+        self.runners[name].release_own()
         for run, (fence, owner) in self.current.items():
             if owner == name:
                 self.current[run] = (fence, "")
