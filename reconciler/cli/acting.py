@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from reconciler.cli.options import (
+    F,
     actor_option,
     guarded,
     json_option,
@@ -19,55 +22,60 @@ from reconciler.cli.options import (
 )
 
 
-def _show(done: object, as_json: bool) -> None:
-    text, subject = done.text, done.subject  # type: ignore[attr-defined]
-    if as_json:
-        show_json({"done": text, "subject": subject})
+def _where(command: F) -> F:
+    """Options of every verb: who, where, and with which key it is written into the record."""
+    command = click.option(
+        "--signing-key",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="SSH key that signs the record [or INTERLOCK_SIGNING_KEY]; not needed beside serve.",
+    )(command)
+    return actor_option(state_option(repo_option(json_option(guarded(command)))))
+
+
+def _act(given: dict[str, Any], do: Callable[[Any], Any]) -> Any:
+    """Carry the operation out where it holds, and show what it did."""
+    from reconciler.process.compose import Options
+    from reconciler.process.oncall import act
+
+    options = Options(given["state"], given["repo"], given["branch"], given["signing_key"])
+    done = act(options, os.environ, do)
+    if given["as_json"]:
+        show_json({"done": done.text, "subject": done.subject})
     else:
-        click.echo(text)
+        click.echo(done.text)
+    return done
 
 
 @click.command("rollback")
 @click.argument("agent")
 @click.option("--to", help="Release to go back to [default: the one before].")
 @reason_option
-@actor_option
-@state_option
-@json_option
-@guarded
-def rollback_command(
-    agent: str, to: str | None, reason: str, actor: str, state: Path, as_json: bool
-) -> None:
+@_where
+def rollback_command(agent: str, to: str | None, reason: str, actor: str, **given: Any) -> None:
     """Take back what is live now, in one transaction.
 
     An open canary is taken back first. What is taken back is quarantined; automatic promotion is
     held until `interlock resume`.
     """
-    from gateway.clock import SystemClock
     from reconciler import operations
-    from reconciler.process.store import open_database
 
-    database = open_database(state)
-    clock = SystemClock.from_environment(os.environ)
-    _show(operations.rollback(database, clock, agent, to=to, reason=reason, actor=actor), as_json)
+    _act(
+        given,
+        lambda context: operations.rollback(
+            context.database, context.clock, agent, to=to, reason=reason, actor=actor
+        ),
+    )
 
 
 @click.command("hold")
 @click.argument("agent")
 @click.option("--for", "duration", help="How long: 30m, 4h, 2d [default: until resume].")
 @reason_option
-@actor_option
-@state_option
-@json_option
-@guarded
-def hold_command(
-    agent: str, duration: str | None, reason: str, actor: str, state: Path, as_json: bool
-) -> None:
+@_where
+def hold_command(agent: str, duration: str | None, reason: str, actor: str, **given: Any) -> None:
     """No new runs and no promotions of AGENT (`*`: the fleet). Open runs go on."""
-    from gateway.clock import SystemClock
     from reconciler import operations
     from reconciler.operations.repository import duration as parse_duration
-    from reconciler.process.store import open_database
 
     expires = None
     if duration is not None:
@@ -75,59 +83,44 @@ def hold_command(
             expires = parse_duration(duration)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--for") from None
-    done = operations.hold(
-        open_database(state),
-        SystemClock.from_environment(os.environ),
-        agent,
-        reason=reason,
-        actor=actor,
-        expires_in_ms=expires,
+    _act(
+        given,
+        lambda context: operations.hold(
+            context.database,
+            context.clock,
+            agent,
+            reason=reason,
+            actor=actor,
+            expires_in_ms=expires,
+        ),
     )
-    _show(done, as_json)
 
 
 @click.command("stop")
 @click.argument("agents", nargs=-1)
 @reason_option
-@actor_option
-@state_option
-@json_option
-@guarded
-def stop_command(
-    agents: tuple[str, ...], reason: str, actor: str, state: Path, as_json: bool
-) -> None:
+@_where
+def stop_command(agents: tuple[str, ...], reason: str, actor: str, **given: Any) -> None:
     """Refuse every call of AGENTS (none given: of all) from now on, and end their runs."""
-    from gateway.clock import SystemClock
     from reconciler import operations
-    from reconciler.process.store import open_database
 
-    clock = SystemClock.from_environment(os.environ)
-    _show(operations.stop(open_database(state), clock, agents, reason=reason, actor=actor), as_json)
+    _act(
+        given,
+        lambda context: operations.stop(
+            context.database, context.clock, agents, reason=reason, actor=actor
+        ),
+    )
 
 
 @click.command("resume")
 @click.argument("agent")
 @reason_option
-@actor_option
-@state_option
-@repo_option
-@json_option
-@guarded
-def resume_command(
-    agent: str,
-    reason: str,
-    actor: str,
-    state: Path,
-    repo: str | None,
-    branch: str | None,
-    as_json: bool,
-) -> None:
+@_where
+def resume_command(agent: str, reason: str, actor: str, **given: Any) -> None:
     """Lift holds and stops of AGENT (`*`: those on the fleet); let its held rollout go on."""
     from reconciler import operations
-    from reconciler.process.compose import Options, open_context
 
-    context = open_context(Options(state, repo, branch), os.environ, job=True)
-    _show(operations.resume(context, agent, reason=reason, actor=actor), as_json)
+    _act(given, lambda context: operations.resume(context, agent, reason=reason, actor=actor))
 
 
 @click.command("run")
@@ -139,12 +132,10 @@ def resume_command(
     help="A file whose text is what the run is told.",
 )
 @click.option("--key", help="Names the occurrence: the same key twice is one run.")
-@click.option("--follow", is_flag=True, help="Execute it now and show its steps.")
-@actor_option
-@state_option
-@repo_option
-@json_option
-@guarded
+@click.option(
+    "--follow", is_flag=True, help="Wait for its end (or execute it now); show its steps."
+)
+@_where
 def run_command(
     agent: str,
     text: str,
@@ -152,28 +143,24 @@ def run_command(
     key: str | None,
     follow: bool,
     actor: str,
-    state: Path,
-    repo: str | None,
-    branch: str | None,
-    as_json: bool,
+    **given: Any,
 ) -> None:
     """Start a run of AGENT on whatever release is its turn.
 
-    The service or the next `interlock reconcile --once` executes it; --follow does so at once.
+    The service or the next `interlock reconcile --once` executes it; --follow does so at once
+    where neither is running.
     """
     from reconciler import operations
-    from reconciler.process.compose import Options, open_context
-    from reconciler.process.lock import in_use
 
-    options = Options(state, repo, branch)
-    # In the service's hands the run is queued at once; otherwise the next job claims it first.
-    context = open_context(options, os.environ, job=not in_use(state))
-    given = event.read_text() if event is not None else text
-    done = operations.run(
-        context, agent, text=given, actor=actor, token=key or secrets.token_hex(8)
+    told = event.read_text() if event is not None else text
+    token = key or secrets.token_hex(8)
+    done = _act(
+        given,
+        lambda context: operations.run(context, agent, text=told, actor=actor, token=token),
     )
-    _show(done, as_json)
     if follow:
         from reconciler.cli.service import follow_run
+        from reconciler.process.compose import Options
 
-        follow_run(options, done.subject, as_json=as_json)
+        options = Options(given["state"], given["repo"], given["branch"], given["signing_key"])
+        follow_run(options, done.subject, as_json=given["as_json"])

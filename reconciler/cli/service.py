@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +21,9 @@ from reconciler.cli.options import (
     show_json,
     state_option,
 )
+
+if TYPE_CHECKING:
+    from reconciler.process.compose import Options
 
 
 @click.command("version")
@@ -45,7 +50,8 @@ def _service_options(command: F) -> F:
 @click.option(
     "--deadline",
     default=None,
-    help="Stop taking new work after this time, e.g. 25m; keep it below the CI job's time-out.",
+    help="Begin nothing new after this time, e.g. 20m; live runs get 5 minutes more. Keep it below "
+    "the CI job's time-out.",
 )
 @_service_options
 @state_option
@@ -111,16 +117,26 @@ def serve_command(
         loop.serve(Options(state, repo, branch, signing_key, slots), os.environ, watcher.watch)
 
 
-def follow_run(options: object, run: str, *, as_json: bool) -> None:
-    """Execute what is open until `run` has ended, then show its trace."""
+def follow_run(options: Options, run: str, *, as_json: bool) -> None:
+    """Wait until `run` has ended, executing it here when nobody else does; show its trace."""
     from reconciler.cli.progress import Watcher
     from reconciler.cli.reading import show_trace
     from reconciler.process import loop
+    from reconciler.process.lock import holder
+    from reconciler.process.store import open_database
 
-    watcher = Watcher(quiet=as_json)
-    with watcher:
-        loop.once(options, os.environ, watcher.watch)  # type: ignore[arg-type]
-    show_trace(options.state, run, as_json=as_json)  # type: ignore[attr-defined]
+    database = open_database(options.state)
+
+    def ended() -> bool:
+        row = database.one("SELECT status FROM runs WHERE run = :run", run=run)
+        return row is not None and row["status"] == "finished"
+
+    while holder(options.state) is not None and not ended():
+        time.sleep(0.2)
+    if not ended():
+        with Watcher(quiet=as_json) as watcher:
+            loop.once(options, os.environ, watcher.watch)
+    show_trace(options.state, run, as_json=as_json)
 
 
 @click.command("rebuild")
@@ -215,7 +231,6 @@ def doctor_command(state: Path, as_json: bool) -> None:
 
 @click.command("demo")
 @click.option("--model", help="Tell it with a real model, e.g. gpt-5-mini [needs its API key].")
-@click.option("--keep", is_flag=True, help="Keep the temporary folder without asking further.")
 @click.option(
     "--dir",
     "folder",
@@ -223,8 +238,8 @@ def doctor_command(state: Path, as_json: bool) -> None:
     help="Where to tell it [default: a new temporary folder].",
 )
 @guarded
-def demo_command(model: str | None, keep: bool, folder: Path | None) -> None:
+def demo_command(model: str | None, folder: Path | None) -> None:
     """The whole story on a temporary repo: gate, canary, rollback, budgets, a crash, a rebuild."""
     from reconciler.demo.story import tell
 
-    sys.exit(tell(folder=folder, model=model, environment=dict(os.environ), keep=keep))
+    sys.exit(tell(folder=folder, model=model, environment=dict(os.environ)))

@@ -33,9 +33,7 @@ class Chapter:
     """Does it; returns the one sentence that sums it up."""
 
 
-def tell(
-    *, folder: Path | None, model: str | None, environment: dict[str, str], keep: bool = True
-) -> int:
+def tell(*, folder: Path | None, model: str | None, environment: dict[str, str]) -> int:
     """Tell the whole story; 0 when every chapter came true. The folder is kept for looking at."""
     place = folder or Path(tempfile.mkdtemp(prefix="interlock-demo-"))
     place.mkdir(parents=True, exist_ok=True)
@@ -58,8 +56,6 @@ def tell(
         click.echo(click.style("✗ ", fg="red") + f"the story went another way: {error}", err=True)
         click.echo(f"  everything is still in {place}; logs in {place}/state/logs", err=True)
         return 1
-    if not keep:
-        shutil.rmtree(place, ignore_errors=True)
     return 0
 
 
@@ -244,10 +240,11 @@ def _last_screen(world: World, told: list[tuple[Chapter, str, float]], seconds: 
     ):
         state = click.style(f"{row['state']:<12}", fg=words.get(row["state"], "yellow"))
         click.echo(f"  {state} {row['candidate']}  {_short(row['reason'], LINE - 34)}")
-    for agent in ("dependency-audit", "release-notes", "ci-triage"):
-        outcome = _outcome(_live(world, agent)[-1])
-        word = f"{outcome.stop}"
-        click.echo(f"  {word:<12} {agent:<16}  {_short(outcome.detail, LINE - 34)}")
+    for key in ("demo-stall", "demo-budget", "demo-crash"):
+        row = world.rows("SELECT * FROM runs WHERE occurrence = :o", o=f"manual:{key}")[0]
+        outcome = _outcome(row)
+        words = outcome.detail or outcome.summary
+        click.echo(f"  {outcome.stop:<12} {row['agent']:<16}  {_short(words, LINE - 34)}")
     spent = world.rows("SELECT coalesce(sum(cost_nano), 0) AS n FROM calls")[0]["n"]
     click.echo(f"\n  model cost {show_usd(spent)} (at list prices; the offline model is free)")
     click.echo(

@@ -160,8 +160,7 @@ class World:
 
     def job(self) -> list[str]:
         """Arguments of the scheduled job."""
-        key = str(self.folder / "signing-key")
-        return ["reconcile", "--once", "--repo", str(self.config), "--signing-key", key]
+        return ["reconcile", "--once", "--repo", str(self.config)]
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -180,6 +179,7 @@ class World:
         return {
             **self.environment,
             "INTERLOCK_STATE": str(self.state),
+            "INTERLOCK_SIGNING_KEY": str(self.folder / "signing-key"),
             "INTERLOCK_CLOCK_OFFSET": str(self.offset),
             "TRACKER_TOKEN": TRACKER_TOKEN,
         }

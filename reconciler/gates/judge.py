@@ -39,7 +39,6 @@ from reconciler.gates.statistics import (
 )
 from reconciler.gates.statistics.sentinel import sentinel_rejected
 
-
 NAMED = 6
 """Cases a sentence names; all of them stand in the figures."""
 

@@ -14,7 +14,7 @@ from gateway.values import AgentName, Clock, Millis, Occurrence, derived_id
 from reconciler.record import audit
 from reconciler.rollout import store
 from reconciler.rollout.model import Hold, State
-from reconciler.tick import assign, rollouts
+from reconciler.tick import assign, evals, rollouts
 from reconciler.tick.context import Context
 from reconciler.tick.declare import declare
 from runner import queue
@@ -37,10 +37,12 @@ def rollback(
 ) -> Done:
     """Take back what is live (or in the canary) now. One transaction; needs no git and no model.
 
-    An open canary is rolled back first: stable is still what it was. Without one, stable goes back
-    to `to`, or to the release before it. What is taken back is quarantined, and automatic
-    promotion is held until `resume`. Raises Refused when there is nothing to go back to.
+    With a canary open and no `to`, the candidate is taken back: stable is still what it was.
+    Otherwise stable goes back to `to`, or to the promoted release before it, and an open rollout is
+    cancelled. What is taken back is quarantined, and automatic promotion is held until `resume`.
+    Raises Refused when there is nothing to go back to.
     """
+    _need_reason(reason)
     now = clock.now()
     with database.transaction() as tx:
         pointer = store.pointer(tx, agent)
@@ -68,9 +70,9 @@ def rollback(
 
 
 def _target(tx: Transaction, agent: str, pointer: Row, to: str | None) -> str:
-    target = to or pointer["previous"]
+    target = to or _one_before(tx, agent, str(pointer["stable"]))
     if target is None:
-        raise Refused(f"{agent} has had one release only; use `interlock stop {agent}` or --to")
+        raise Refused(f"{agent} has no other release; use `interlock stop {agent}` or --to")
     known = tx.one(
         "SELECT rollout FROM rollouts WHERE agent = :agent AND candidate = :digest"
         " AND state = 'promoted'",
@@ -85,6 +87,18 @@ def _target(tx: Transaction, agent: str, pointer: Row, to: str | None) -> str:
     if target == pointer["stable"]:
         raise Refused(f"{target} is already what {agent} runs on")
     return str(target)
+
+
+def _one_before(tx: Transaction, agent: str, stable: str) -> str | None:
+    """The newest promoted release of the agent that is neither live now nor quarantined."""
+    row = tx.one(
+        "SELECT candidate FROM rollouts WHERE agent = :agent AND state = 'promoted'"
+        " AND candidate <> :stable AND candidate NOT IN (SELECT digest FROM quarantine)"
+        " ORDER BY since DESC, rollout LIMIT 1",
+        agent=agent,
+        stable=stable,
+    )
+    return str(row["candidate"]) if row else None
 
 
 def _flip(
@@ -109,6 +123,7 @@ def _flip(
         if not rollout.final:
             closed = rollouts.closed(rollout, State.CANCELLED, f"rollback by {actor}", now)
             store.save(tx, closed)
+            evals.withdraw(tx, closed.id)
     store.quarantine(tx, bad, agent=agent, rollout=None, reason=reason, actor=actor, now=now)
     store.place_hold(
         tx,
@@ -139,6 +154,7 @@ def hold(
 
     Runs that are open go on.
     """
+    _need_reason(reason)
     now = clock.now()
     with database.transaction() as tx:
         _known(tx, agent)
@@ -165,6 +181,7 @@ def stop(
     database: Database, clock: Clock, agents: tuple[str, ...], *, reason: str, actor: str
 ) -> Done:
     """Refuse every call of these agents (none given: of all) from now on, and end their runs."""
+    _need_reason(reason)
     now = clock.now()
     targets = agents or ("*",)
     ended = 0
@@ -188,6 +205,7 @@ def resume(context: Context, agent: str, *, reason: str, actor: str) -> Done:
     Going on with a held rollout is a human's decision that the evidence suffices; the audit line
     says whose.
     """
+    _need_reason(reason)
     declared = declare(context)
     now = context.clock.now()
     with context.database.transaction() as tx:
@@ -204,7 +222,18 @@ def resume(context: Context, agent: str, *, reason: str, actor: str) -> Done:
         audit.append(
             tx, now=now, actor=actor, action="resume", agent=agent, subject=agent, reason=reason
         )
-    moved = [r.id for r in waiting if rollouts.move_one(context, declared, r, resumed_by=actor)]
+        again = {r.id: lost for r in waiting if (lost := evals.lost_attempts(tx, r.id))}
+        for rollout in waiting:
+            if rollout.id in again:
+                # Attempts were lost to the environment: resuming has them made again and decides
+                # nothing, because there is no evidence yet that could be decided on.
+                allowed = rollouts.reopened(rollout, again[rollout.id], actor, now)
+                store.save(tx, allowed)
+    moved = [
+        r.id
+        for r in waiting
+        if r.id in again or rollouts.move_one(context, declared, r, resumed_by=actor)
+    ]
     parts = []
     if lifted:
         parts.append(f"{lifted} hold{'s' * (lifted != 1)} lifted")
@@ -240,6 +269,11 @@ def run(context: Context, agent: str, *, text: str, actor: str, token: str) -> D
     if started.run is None:
         raise Refused(f"{agent}: {started.reason}")
     return Done(f"{agent}: {started.run} on {started.release}", started.run)
+
+
+def _need_reason(reason: str) -> None:
+    if not reason.strip():
+        raise Refused("a reason is needed: the next person on call will ask")
 
 
 def _known(tx: Transaction, agent: str) -> None:

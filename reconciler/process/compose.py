@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gateway.clock import SystemClock
 from gateway.database import Database
@@ -66,7 +67,9 @@ def open_context(options: Options, environment: Mapping[str, str], *, job: bool)
         machine=socket.gethostname(),
         job=job,
         signer=_signer(options, environment, state),
-        mirror=lambda url, path: Mirror.open_or_clone(url, path, auth=auth, timeouts=timeouts),
+        mirror=lambda url, path: Mirror.open_or_clone(
+            url, path, auth=auth if _same_host(url, repo) else None, timeouts=timeouts
+        ),
         seeded=random.Random,
     )
 
@@ -101,6 +104,17 @@ def _reports(context: Context) -> tuple[str, tuple[str, ...]]:
     return str(branch), tuple(keys)
 
 
+def secret_names(context: Context) -> frozenset[str]:
+    """Environment variables that the policy names as secrets: for the gateway only."""
+    declared = context.declared
+    if declared is None:
+        return frozenset()
+    platform = declared.fleet.platform
+    keys = [p.key for p in platform.providers.values()]
+    keys += [s.key for s in platform.servers.values()]
+    return frozenset(key.env for key in keys if key is not None and key.env is not None)
+
+
 def restore_if_behind(context: Context) -> rebuilding.Rebuilt | None:
     """Go on from the reports branch when it is not where this database left it.
 
@@ -133,6 +147,13 @@ def restore_if_behind(context: Context) -> rebuilding.Rebuilt | None:
 def _auth(environment: Mapping[str, str]) -> Auth | None:
     token = environment.get("INTERLOCK_GIT_TOKEN") or environment.get("GITHUB_TOKEN")
     return Auth(token=lambda: token) if token else None
+
+
+def _same_host(url: str, repo: str) -> bool:
+    """Whether the config repo's credentials may be shown to `url`: a commit must not choose where
+    a secret goes, so they go to the host the operator named and to no other."""
+    ours, theirs = urlsplit(repo), urlsplit(url)
+    return bool(ours.hostname) and (ours.scheme, ours.hostname) == (theirs.scheme, theirs.hostname)
 
 
 def _signer(options: Options, environment: Mapping[str, str], state: Path) -> Signer | None:

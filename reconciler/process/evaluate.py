@@ -16,7 +16,12 @@ from gateway.values import AgentName, derived_id
 from reconciler.gates.evidence import CANDIDATE, STABLE, Evidence
 from reconciler.gates.judge import Reading
 from reconciler.operations import Refused
-from reconciler.process.compose import Options, open_context, restore_if_behind
+from reconciler.process.compose import (
+    Options,
+    open_context,
+    restore_if_behind,
+    secret_names,
+)
 from reconciler.process.lock import sole
 from reconciler.process.supervisor import workers
 from reconciler.rollout import store
@@ -64,7 +69,14 @@ def evaluate(
         if declared is None:
             raise Refused("no commit of the config repo can be used: run `interlock validate`")
         evaluation, policy = _evaluation(context, declared, agent, gate=gate)
-        stack.enter_context(workers(context.state, environment, slots=options.slots))
+        stack.enter_context(
+            workers(
+                context.state,
+                environment,
+                slots=options.slots,
+                secrets=secret_names(context),
+            )
+        )
         looks = policy.looks if gate else (attempts,)
         reading: Reading | None = None
         look = looks[0]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from reconciler.process.compose import (
     Options,
@@ -15,6 +16,7 @@ from reconciler.process.compose import (
     open_context,
     reports_branch,
     restore_if_behind,
+    secret_names,
 )
 from reconciler.process.lock import sole
 from reconciler.process.supervisor import EnvironmentLacks, Supervisor, workers
@@ -28,6 +30,10 @@ __all__ = ["Context", "Loop", "Progress", "Superseded", "Watch", "once", "serve"
 
 PAUSE_S = 0.25
 """Between two ticks while runs are open: short beside a run, long beside a tick."""
+HEARTBEAT_S = 3_600.0
+"""Without news the record is written this often: that is how a dead reconciler shows."""
+DRAIN_S = 300.0
+"""How long after its deadline a job waits for the live runs it has begun."""
 GIVE_UP_AFTER = 3
 """Publications that failed in a row, after which a job with nothing but claims ends."""
 REPORT_EVERY_S = 300.0
@@ -56,7 +62,7 @@ class Loop:
     watch: Watch
     stack: ExitStack
     supervisor: Supervisor | None = None
-    published_at: float = 0.0
+    published_at: float = field(default_factory=time.monotonic)
     pending: bool = False
     failures: int = 0
     """Publications in a row that did not arrive."""
@@ -71,24 +77,29 @@ class Loop:
         published = None
         with self.context.database.snapshot() as tx:
             claims = bool(assign.open_claims(tx))
-        due = time.monotonic() - self.published_at > REPORT_EVERY_S
-        if claims or urgent or (self.pending and due):
-            published = self.publish(clean=False)
+        since = time.monotonic() - self.published_at
+        due = since > (REPORT_EVERY_S if self.pending else HEARTBEAT_S)
+        if claims or urgent or due:
+            published = self.publish()
         if ticked.busy and self.supervisor is None:
             self.supervisor = self.stack.enter_context(
-                workers(self.context.state, self.environment, slots=self.options.slots)
+                workers(
+                    self.context.state,
+                    self.environment,
+                    slots=self.options.slots,
+                    secrets=secret_names(self.context),
+                )
             )
         self.watch(self.context, Progress(ticked, published))
         return ticked
 
-    def publish(self, *, clean: bool) -> Published | None:
-        """Commit the record; claims that it carried become runs. None without a signing key.
+    def publish(self, *, clean: bool = False) -> Published:
+        """Commit the record; claims that it carried become runs.
 
         Raises Superseded when another reconciler's state stands there.
         """
         context = self.context
-        if context.signer is None:
-            return None
+        assert context.signer is not None
         with context.database.snapshot() as tx:
             last = mark.last(tx)
         number = (last.tick if last else 0) + 1
@@ -134,19 +145,16 @@ class Superseded(Exception):
 def once(options: Options, environment: Mapping[str, str], watch: Watch) -> Ticked:
     """Tick until nothing is open and nothing changes, or until the deadline; then record it.
 
-    What is still open at the deadline stays in the store and goes on at the next job. Raises
-    Busy, EnvironmentLacks, RemoteUnavailable, rebuild errors, Superseded.
+    After the deadline nothing new is begun; live runs are waited for a little longer. Evals that
+    are open then go on at the next job. A live run that is open even then goes on only where the
+    state directory is kept: elsewhere its claim is found without an outcome (`outcome_unknown`).
+    Raises Busy, EnvironmentLacks, RemoteUnavailable, rebuild errors, Superseded.
     """
     started = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(sole(options.state))
         context = open_context(options, environment, job=True)
-        if context.signer is None:
-            raise EnvironmentLacks(
-                "a job writes signed claims before its runs, so it needs a key: --signing-key PATH"
-                " or INTERLOCK_SIGNING_KEY. Make one with `ssh-keygen -t ed25519 -N '' -f PATH`"
-                " and add PATH.pub to fleet.reports.signers in interlock.yaml."
-            )
+        need_signer(context)
         rebuilt = restore_if_behind(context)
         loop = Loop(context, options, environment, watch, stack)
         if rebuilt is not None:
@@ -155,13 +163,15 @@ def once(options: Options, environment: Mapping[str, str], watch: Watch) -> Tick
             ticked = loop.step()
             if (not ticked.busy and not ticked.changed) or loop.stuck:
                 break
-            if options.deadline_s is not None and time.monotonic() - started > options.deadline_s:
+            late = time.monotonic() - started - (options.deadline_s or math.inf)
+            context.draining = late > 0
+            if (context.draining and not ticked.open_live) or late > DRAIN_S:
                 break
             if ticked.busy:
                 time.sleep(PAUSE_S)
         if loop.supervisor is not None:
             loop.supervisor.stop()
-        result = loop.publish(clean=not ticked.busy)
+        result = loop.publish(clean=not ticked.open_live)
         problems = list(dict.fromkeys([*ticked.problems, *context.problems]))
         ended = replace(ticked, problems=problems)
         watch(context, Progress(ended, result))
@@ -184,19 +194,36 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with ExitStack() as stack:
-        stack.enter_context(sole(options.state))
+        stack.enter_context(sole(options.state, "service"))
         context = open_context(options, environment, job=False)
+        need_signer(context)
         restore_if_behind(context)
         loop = Loop(context, options, environment, watch, stack)
         loop.supervisor = stack.enter_context(
-            workers(context.state, environment, slots=options.slots)
+            workers(
+                context.state,
+                environment,
+                slots=options.slots,
+                secrets=secret_names(context),
+            )
         )
         while not stopping.is_set():
             loop.step()
             stopping.wait(every_s)
         loop.supervisor.stop()
-        loop.publish(clean=True)
+        open_live = [r for r in queue.open_runs(context.database) if r["purpose"] == "live"]
+        loop.publish(clean=not open_live)
+
+
+def need_signer(context: Context) -> None:
+    """Raise EnvironmentLacks, with what to do, when nothing could be signed."""
+    if context.signer is None:
+        raise EnvironmentLacks(
+            "what is decided is committed signed, so a key is needed: --signing-key PATH or "
+            "INTERLOCK_SIGNING_KEY. Make one with `ssh-keygen -t ed25519 -N '' -f PATH` and add "
+            "PATH.pub to fleet.reports.signers in interlock.yaml."
+        )
 
 
 def _nothing() -> Ticked:
-    return Ticked(None, 0, 0, 0, 0, [], 0)
+    return Ticked(None, 0, 0, 0, 0, [], 0, 0)

@@ -1,8 +1,8 @@
 """The children: which processes there are, what each may know, and how they end.
 
-    control  (this process)   git, forge, rollouts          no provider key in its environment
-    gateway  (child)          models and tools              the only one that holds keys
-    runner   (child)          runs and their containers     no key either
+    control  (this process)   git, rollouts, reports        hands keys on, never reads them
+    gateway  (child)          models and tools              the only one that uses keys
+    runner   (child)          runs and their containers     is given no key
 
 Job mode and service mode start the same children; they differ in who ticks and for how long. A
 child dies with its parent (PR_SET_PDEATHSIG), so that a killed supervisor leaves nothing behind
@@ -35,13 +35,23 @@ KEYLESS = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 """Endings of environment variables that are kept from every child but the gateway."""
 
 
-def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for processes that must not hold a key."""
+OURS = frozenset({"INTERLOCK_SIGNING_KEY", "INTERLOCK_GIT_TOKEN", "GITHUB_TOKEN"})
+"""The reconciler's own secrets: for no child at all."""
+
+
+def without_keys(environment: Mapping[str, str], secrets: frozenset[str]) -> dict[str, str]:
+    """The environment for processes that must not hold a key: none that the policy names, none
+    that is called like one."""
     return {
         name: value
         for name, value in environment.items()
-        if not name.upper().endswith(KEYLESS) and name != "INTERLOCK_SIGNING_KEY"
+        if not name.upper().endswith(KEYLESS) and name not in OURS | secrets
     }
+
+
+def for_gateway(environment: Mapping[str, str]) -> dict[str, str]:
+    """The gateway's environment: provider keys and tool secrets, none of the reconciler's."""
+    return {name: value for name, value in environment.items() if name not in OURS}
 
 
 @dataclass
@@ -130,19 +140,25 @@ class Supervisor:
 
 @contextmanager
 def workers(
-    state: Path, environment: Mapping[str, str], *, slots: int, patience: float = 20.0
+    state: Path,
+    environment: Mapping[str, str],
+    *,
+    slots: int,
+    secrets: frozenset[str],
+    patience: float = 20.0,
 ) -> Iterator[Supervisor]:
     """A gateway and a runner for one state directory, ready, until the block is left."""
     supervisor = Supervisor(state)
     python = sys.executable
     try:
         (state / "gateway.json").unlink(missing_ok=True)
-        supervisor.add("gateway", [python, "-m", "gateway", "--state", str(state)], environment)
+        gateway = [python, "-m", "gateway", "--state", str(state), "--drain-seconds", "10"]
+        supervisor.add("gateway", gateway, for_gateway(environment))
         wait_for_gateway(state, supervisor, patience=patience)
         supervisor.add(
             "runner",
             [python, "-m", "runner", "--state", str(state), "--slots", str(slots)],
-            without_keys(environment),
+            without_keys(environment, secrets),
         )
         yield supervisor
     finally:

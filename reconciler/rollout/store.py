@@ -42,7 +42,8 @@ def save(tx: Transaction, rollout: Rollout) -> None:
         " :agent, :candidate, :stable, :anchor, :state, :look, :reason, :verdict, :policy,"
         " :suite, :commit_id, :opened_at, :since, :closed_at)"
         " ON CONFLICT (rollout) DO UPDATE SET state = :state, look = :look, reason = :reason,"
-        " verdict = :verdict, since = :since, closed_at = :closed_at, stable = :stable"
+        " verdict = :verdict, since = :since, closed_at = :closed_at, stable = :stable,"
+        " policy = :policy"
         " WHERE rollouts.closed_at IS NULL",
         rollout=rollout.id,
         agent=rollout.agent,

@@ -28,6 +28,7 @@ class Ticked:
     moved: int
     started: list[assign.Started]
     open_runs: int
+    open_live: int
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -52,7 +53,11 @@ def tick(context: Context) -> Ticked:
     opened = rollouts.open_new(context, declared) if declared is not None else 0
     moved = rollouts.move(context, declared)
     # Harm found now must stop the next assignment, so rollouts move before anything is assigned.
-    started = assign.due(context, declared) if declared is not None else []
+    if declared is not None and not context.draining:
+        started = assign.due(context, declared)
+    else:
+        started = []
+    open_runs = queue.open_runs(context.database)
     return Ticked(
         commit=declared.commit if declared else None,
         graded=graded,
@@ -60,6 +65,7 @@ def tick(context: Context) -> Ticked:
         opened=opened,
         moved=moved,
         started=[s for s in started if s.run is not None],
-        open_runs=len(queue.open_runs(context.database)),
+        open_runs=len(open_runs),
+        open_live=sum(1 for run in open_runs if run["purpose"] == "live"),
         problems=list(context.problems),
     )

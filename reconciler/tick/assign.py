@@ -1,7 +1,7 @@
 """Live runs: what is due gets a release, a workspace and a place in the queue.
 
 The only place that enqueues a live run. In job mode the run is born `claimed` and becomes
-`queued` when its claim has been pushed (tick.claims); in service mode it is queued at once.
+`queued` when its claim has been pushed (`claims_pushed`); in service mode it is queued at once.
 """
 
 from __future__ import annotations

@@ -48,6 +48,13 @@ def declare(context: Context) -> Declared | None:
     if context.declared is not None and context.declared.commit == head:
         return context.declared
     declared = compile_commit(context, head)
+    if declared.found is not None and declared.found.fleet.branch != context.branch:
+        context.problems.append(
+            f"interlock.yaml at {head[:12]} says that {declared.found.fleet.branch!r} is watched, "
+            f"but this reconciler watches {context.branch!r}; nothing of it is acted upon: give "
+            "--branch, or correct fleet.branch"
+        )
+        return context.declared
     with context.database.transaction() as tx:
         _publish(context, tx, head, declared, context.clock.now())
     context.declared = declared.found or context.declared

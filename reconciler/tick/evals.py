@@ -213,6 +213,15 @@ def withdraw(tx: Transaction, evaluation: str) -> None:
     )
 
 
+def lost_attempts(tx: Transaction, evaluation: str) -> int:
+    """How many attempts of this evaluation were lost to errors."""
+    row = tx.one(
+        "SELECT count(*) AS n FROM attempts WHERE rollout = :id AND status = 'error'",
+        id=evaluation,
+    )
+    return int(row["n"]) if row else 0
+
+
 def sentinel_arm(sentinel: str) -> str:
     """The arm's name of a sentinel."""
     return SENTINEL + sentinel

@@ -284,6 +284,22 @@ def closed(rollout: Rollout, state: State, reason: str, now: Millis) -> Rollout:
     return replace(rollout, state=state, reason=reason, since=now)
 
 
+def reopened(rollout: Rollout, lost: int, actor: str, now: Millis) -> Rollout:
+    """A gate held for lost attempts goes on: as many again may be lost, and no verdict stands."""
+    gate = rollout.policy.gate
+    if gate is None:
+        return rollout
+    allowed = gate.model_copy(update={"max_errors": gate.max_errors + lost})
+    return replace(
+        rollout,
+        state=State.EVALUATING,
+        verdict=None,
+        policy=rollout.policy.model_copy(update={"gate": allowed}),
+        reason=f"resumed by {actor}: {lost} lost attempts are made again",
+        since=now,
+    )
+
+
 def reassign_waiting(tx: Transaction, agent: str, bad: str, stable: str | None) -> int:
     """Give runs that wait with a withdrawn release the stable one; returns how many.
 

@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +53,7 @@ from tests.gateway.stage import ROOT, Stage
 from tests.support.effects_server import effects
 from tests.support.runner_world import role, run_spec
 from tests.support.sandbox import sandbox_image
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
 
@@ -110,17 +109,6 @@ SCRIPT = Script(
         ),
     )
 )
-
-
-def wait_for(what: str, ready: Any, seconds: float = 60) -> Any:
-    """Ask until there is an answer; other processes tell us nothing else."""
-    pause, deadline = threading.Event(), time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = ready()
-        if found:
-            return found
-        pause.wait(0.02)
-    raise AssertionError(f"{what} did not happen within {seconds} s")
 
 
 class Yard:
