@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import calls
-from gateway.values import CallKey, NanoUSD, RunId
+from gateway.values import CallKey, NanoUSD, RunId, StepPath
 from runner.client import GatewayUnreachable
-from runner.harness import BuiltinHarness, Meter, Scope
+from runner.harness import BuiltinHarness, Meter, Scope, Sent
 from runner.identity import Identity, Parts, Successor, open_calls
-from runner.journal import Diverged, Done, Journal
+from runner.journal import Diverged, Done, Journal, Kind
 from runner.queue import Fenced, Lease
 from runner.redact import Redactor
 from runner.sandbox.contract import SandboxLost, SandboxUnavailable
@@ -244,6 +244,7 @@ class Engine:
             tokens=identity.tokens,
             sandboxes=parts.sandboxes,
             spent=self._spent,
+            sent=lambda: asyncio.to_thread(self._sent, journal),
             pristine=pristine,
             open_socket=identity.open_socket,
             labels={"owner": parts.owner, "lease": str(lease.fence), "purpose": spec.purpose},
@@ -269,6 +270,19 @@ class Engine:
             return into + out, cost
 
         return await asyncio.to_thread(look)
+
+    def _sent(self, journal: Journal) -> Sent:
+        with self._parts.database.snapshot() as tx:
+            rows = calls.of_run(tx, journal.run)
+        own = {e.key for e in journal.steps() if e.kind in (Kind.MODEL, Kind.TOOL)}
+        others = [
+            row
+            for row in rows
+            if CallKey(journal.run, StepPath(row["step"]), row["call"]) not in own
+        ]
+        cost, into, out = calls.summary(others)
+        tools = tuple(row["asked"] for row in rows if row["kind"] == "tool")
+        return Sent(tools, into + out, cost)
 
 
 class _OutOfTime(Exception):

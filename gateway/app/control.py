@@ -1,4 +1,5 @@
-"""The control socket: how the runner opens and closes run sockets. Mode 0600, same user only."""
+"""The control socket: how the runner opens and closes run sockets, and how whoever revoked or
+stopped something has it looked at now. Mode 0600, same user only."""
 
 from __future__ import annotations
 

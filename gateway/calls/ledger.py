@@ -272,6 +272,16 @@ def run_label(tx: Transaction, run: RunId) -> Label:
     return joined
 
 
+def of_run(tx: Transaction, run: RunId) -> list[Row]:
+    """Every attempt of a run that was sent or may have been, in order, by whatever way it came:
+    the runner's own calls, and those of commands in the container through the run's socket."""
+    return tx.read(
+        "SELECT * FROM calls WHERE run = :run AND state <> 'released'"
+        " ORDER BY reserved_at, step, call, attempt",
+        run=run,
+    )
+
+
 def charge(ask: Ask, target: str, now: Millis) -> Charge:
     """The request as budget rules see it, were it reserved now on this target."""
     who = ask.principal

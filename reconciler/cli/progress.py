@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from types import TracebackType
 
 import click
 
+from reconciler.cli.table import printable, short
 from reconciler.process.loop import Context, Progress
 
 
@@ -20,7 +22,8 @@ class Watcher:
         self._quiet = quiet
         self._indent = indent
         self._live = sys.stdout.isatty() and not quiet
-        self._shown = 0
+        # A log keeps whole sentences; a terminal gets one line each, the record has the rest.
+        self._width = shutil.get_terminal_size().columns - len(indent) if self._live else 10_000
         self._moving = ""
         self._problems: set[str] = set()
         self._seq: int | None = None
@@ -50,7 +53,7 @@ class Watcher:
             "SELECT * FROM audit WHERE seq > :seq ORDER BY seq", seq=self._seq
         ):
             self._seq = row["seq"]
-            self._line(_sentence(row))
+            self._line(_sentence(row, self._width))
         for note in progress.notes:
             self._line(note)
         for problem in progress.ticked.problems:
@@ -115,8 +118,9 @@ _WORDS = {
 }
 
 
-def _sentence(row: dict[str, object]) -> str:
+def _sentence(row: dict[str, object], width: int) -> str:
     action = str(row["action"])
     word, colour = _WORDS.get(action, (action, "blue"))
+    reason = short(printable(str(row["reason"])), max(40, width - 31))
     subject = str(row["subject"])[:12] if action == "commit.seen" else str(row["agent"] or "")
-    return f"{click.style(f'{word:<12}', fg=colour)}{subject:<17} {row['reason']}"
+    return f"{click.style(f'{word:<12}', fg=colour)}{subject:<17} {reason}"

@@ -243,8 +243,8 @@ def _last_screen(world: World, told: list[tuple[Chapter, str, float]], seconds: 
     for key in ("demo-stall", "demo-budget", "demo-crash"):
         row = world.rows("SELECT * FROM runs WHERE occurrence = :o", o=f"manual:{key}")[0]
         outcome = _outcome(row)
-        words = outcome.detail or outcome.summary
-        click.echo(f"  {outcome.stop:<12} {row['agent']:<16}  {_short(words, LINE - 34)}")
+        ending = _short(outcome.detail or outcome.summary, LINE - 34)
+        click.echo(f"  {outcome.stop:<12} {row['agent']:<16}  {ending}")
     spent = world.rows("SELECT coalesce(sum(cost_nano), 0) AS n FROM calls")[0]["n"]
     click.echo(f"\n  model cost {show_usd(spent)} (at list prices; the offline model is free)")
     click.echo(

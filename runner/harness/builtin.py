@@ -8,6 +8,7 @@ maker as a message and the loop goes on within its limits.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,15 +261,22 @@ class BuiltinHarness:
                 sandboxes=self._scope.sandboxes,
                 run=self._scope.run,
             )
-        grades = merge(
-            checks, verified, called_tools(self._scope.journal.steps()), self._scope.meter.usage
+        sent = await self._scope.sent()
+        called = (*called_tools(self._scope.journal.steps()), *sent.tools)
+        usage = self._scope.meter.usage
+        usage = replace(
+            usage, tokens=usage.tokens + sent.tokens, cost_nano=usage.cost_nano + sent.cost_nano
         )
+        grades = merge(checks, verified, called, usage)
         return Outcome(
+            # What commands bought through the run's socket is counted here, once.
+            tokens=sent.tokens,
+            cost_nano=NanoUSD(sent.cost_nano),
             body={
                 "changed": list(change.changed),
                 "diff": change.diff,
                 "grades": [_plain(grade) for grade in grades],
-            }
+            },
         )
 
     def _notes(self) -> str:

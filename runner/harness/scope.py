@@ -58,6 +58,18 @@ Spent = Callable[[CallKey], Awaitable[tuple[int, int]]]
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What the ledger has of a run, and the journal perhaps not: a command in the container may
+    call the gateway itself, through the run's socket."""
+
+    tools: tuple[str, ...] = ()
+    """External tools (`server.tool`) that were called, whoever called them."""
+    tokens: int = 0
+    cost_nano: int = 0
+    """Of calls that no step of the journal made."""
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """Everything a harness needs to execute one run."""
 
@@ -69,6 +81,7 @@ class Scope:
     """Run token by role name: each role is a principal of its own."""
     sandboxes: Sandboxes
     spent: Spent
+    sent: Callable[[], Awaitable[Sent]]
     pristine: Files
     """The workspace as the run found it."""
     open_socket: Callable[[], Awaitable[str | None]]

@@ -77,8 +77,8 @@ def connect(
 
 
 class DockerSandboxes:
-    """See `Sandboxes`. `labels` go on every container: `boot`, and what tells one installation
-    on this machine from another; `lease` and `purpose` come with the run."""
+    """See `Sandboxes`. `labels` go on every container: what tells one installation on this
+    machine from another; `owner`, `lease` and `purpose` come with the run."""
 
     def __init__(
         self,

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from gateway.app.sockets import bind
 from gateway.values import CallKey, RunId, StepPath
 from runner.client import (
     REFUSED_ATTEMPTS,
     UNREACHABLE_ATTEMPTS,
     CallRefused,
+    ControlSocket,
     GatewayClient,
     GatewayUnreachable,
 )
@@ -196,3 +198,43 @@ def test_something_else_on_the_port_is_not_believed(server: Server) -> None:
     server.plan = [(200, b"<html>", {})]
     with pytest.raises(GatewayUnreachable):
         ask(server)
+
+
+def test_a_socket_is_opened_when_a_restarted_gateway_is_back(tmp_path: Path) -> None:
+    state = tmp_path / ("d" * 120)
+    state.mkdir()
+    asked: list[bytes] = []
+    waits: list[float] = []
+    back: list[asyncio.Server] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"}"))
+        body = json.dumps({"directory": "/sockets/run-1"})
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            bound = bind(state, "gateway-control.sock", mode=0o600)
+            back.append(await asyncio.start_unix_server(answer, sock=bound))
+
+    async def scenario() -> Path:
+        opened = await ControlSocket(state, sleep).open(RunId("run-1"), "f" * 64)
+        back[0].close()
+        return opened
+
+    assert asyncio.run(scenario()) == Path("/sockets/run-1")
+    assert waits == sorted(waits)
+    assert asked[0].startswith(b"PUT /runs/run-1 ")
+
+
+def test_a_gateway_that_stays_away_opens_no_socket(tmp_path: Path) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    with pytest.raises(GatewayUnreachable, match="control socket"):
+        asyncio.run(ControlSocket(tmp_path, sleep).open(RunId("run-1"), "f" * 64))
+    assert len(waits) == UNREACHABLE_ATTEMPTS - 1

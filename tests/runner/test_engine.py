@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from gateway.policy import Limits
+from gateway.values import CallKey, NanoUSD, StepPath
 from runner import queue
-from runner.client import CallRefused, GatewayUnreachable
-from runner.engine import Finished, Yielded
+from runner.client import CallRefused, GatewayUnreachable, Reply
+from runner.engine import MAX_FRUITLESS, Finished, Yielded
 from runner.sandbox.contract import SandboxLost, SandboxUnavailable
 from runner.spec import (
     ChangeCheck,
@@ -433,6 +434,87 @@ def test_a_fault_of_the_surroundings_gives_the_run_back_and_loses_nothing(worlds
     world.sandboxes.unavailable = None
     assert asyncio.run(world.take()).outcome.stop is StopReason.DONE
     assert world.gateway.asked == 2
+
+
+@pytest.mark.parametrize("fault", [SandboxUnavailable("no engine"), SandboxLost("it is gone")])
+@pytest.mark.parametrize(
+    "judged",
+    [{"until": Until(command="true")}, {"checks": (CommandCheck(id="c", command="true"),)}],
+)
+def test_a_verdict_that_finds_no_container_gives_the_run_back(
+    worlds: Any, fault: Exception, judged: dict[str, Any]
+) -> None:
+    world = worlds(script(main=[DONE]))
+    world.sandboxes.once_fault = fault
+    world.enqueue(run_spec(**judged))
+    result = asyncio.run(world.take())
+    assert isinstance(result, Yielded)
+    assert str(fault) in result.reason
+    assert world.database.one("SELECT status, stop FROM runs") == {"status": "queued", "stop": None}
+    world.sandboxes.once_fault = None
+    outcome = asyncio.run(world.take()).outcome
+    assert outcome.stop in (StopReason.UNTIL_MET, StopReason.DONE)
+    assert outcome.accepted or [grade.status for grade in outcome.grades] == ["passed"]
+    assert world.gateway.asked == 1
+
+
+def test_a_run_that_kills_its_runner_every_time_is_given_up(worlds: Any) -> None:
+    def deadly(name: str, messages: list[Message]) -> Message:
+        if any(m["role"] == "assistant" for m in messages):
+            raise Crash
+        return call("shell", command="echo hi")
+
+    world = worlds(deadly)
+    world.enqueue(run_spec())
+    # The first life does a step; only those after it are in vain.
+    for _ in range(1 + MAX_FRUITLESS):
+        with pytest.raises(Crash):
+            asyncio.run(world.take())
+        world.clock.time += 60_000
+    outcome = asyncio.run(world.take()).outcome
+    assert outcome.stop is StopReason.ERROR
+    assert f"given up after {MAX_FRUITLESS} tries" in outcome.detail
+    assert outcome.steps == 2, "what was done is still told"
+    assert asyncio.run(world.sandboxes.count()) == 0
+
+
+def test_a_run_that_always_loses_its_container_is_given_up(worlds: Any) -> None:
+    world = worlds(script(main=[DONE]))
+    world.sandboxes.once_fault = SandboxLost("killed from inside")
+    world.enqueue(run_spec(until=Until(command="true")))
+    for _ in range(1 + MAX_FRUITLESS):
+        assert isinstance(asyncio.run(world.take()), Yielded)
+    assert asyncio.run(world.take()).outcome.stop is StopReason.ERROR
+
+
+def test_surroundings_that_are_broken_for_long_end_no_run(worlds: Any) -> None:
+    world = worlds(script(main=[call("shell", command="echo hi"), DONE]))
+    world.sandboxes.unavailable = SandboxUnavailable("no engine")
+    world.enqueue(run_spec())
+    for _ in range(3 * MAX_FRUITLESS):
+        assert isinstance(asyncio.run(world.take()), Yielded)
+    world.sandboxes.unavailable = None
+    assert asyncio.run(world.take()).outcome.stop is StopReason.DONE
+
+
+def test_what_a_command_calls_through_the_socket_is_graded_and_counted_too(worlds: Any) -> None:
+    world = worlds(script(main=[call("shell", command="./sneak"), DONE]))
+
+    async def on_exec(key: CallKey) -> None:
+        row = world.database.one("SELECT * FROM tokens")
+        sneaked = CallKey(key.run, StepPath("x.1"))
+        world.gateway.settle(sneaked, row, "tool", Reply({}), asked="ci.merge")
+        bought = Reply({}, tokens=700, cost_nano=NanoUSD(9000))
+        world.gateway.settle(CallKey(key.run, StepPath("x.2")), row, "model", bought)
+
+    world.sandboxes.on_exec = on_exec
+    checks = (
+        ToolCheck(id="no merge", exclude=("ci.merge",), safety=True),
+        LimitCheck(id="cheap", max_cost=NanoUSD(5000)),
+    )
+    outcome = run(world, run_spec(checks=checks))
+    assert [grade.status for grade in outcome.grades] == ["failed", "failed"]
+    assert (outcome.steps, outcome.tokens, outcome.cost_nano) == (3, 730, 11_000)
 
 
 def test_a_gateway_that_is_gone_gives_the_run_back(worlds: Any) -> None:

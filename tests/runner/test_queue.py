@@ -20,8 +20,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from gateway import access
 from gateway.database import Database
-from gateway.values import Millis, Purpose, ReleaseDigest, RunId
+from gateway.policy import Grants
+from gateway.refusals import Refusal
+from gateway.values import Millis, Principal, Purpose, ReleaseDigest, RunId
 from runner import queue
 from runner.queue import Assignment, Fenced, Lease, Queue, RunStatus
 from runner.spec import RunOutcome, StopReason
@@ -176,6 +179,57 @@ def test_a_run_given_back_is_taken_at_once_and_continues(
         one.finish(lease, DONE)
     again = taken(two)
     assert (again.run, again.first, again.fence) == (lease.run, False, 2)
+
+
+def journaled(database: Database, lease: Lease, kind: str) -> None:
+    with database.transaction() as tx:
+        tx.execute(
+            "INSERT INTO journal (run, step, call, event, role, kind, name, status, body, label,"
+            " tokens, cost_nano, fence, at) VALUES (:run, :step, 0, 'outcome', 'main', :kind, 'x',"
+            " 'ok', '{}', 'untrusted/internal', 0, 0, :fence, 0)",
+            run=lease.run,
+            step=f"{kind}.{lease.fence}",
+            kind=kind,
+            fence=lease.fence,
+        )
+
+
+def test_leases_that_end_in_death_and_in_vain_are_counted(
+    database: Database, clock: FakeClock, one: Queue
+) -> None:
+    put(database)
+    assert taken(one).fruitless == 0
+    one.release_own()
+    lease = taken(one)
+    assert lease.fruitless == 1
+    journaled(database, lease, "sandbox")
+    clock.at += LEASE + 1
+    lease = taken(one)
+    assert lease.fruitless == 2, "a new container is no progress"
+    one.give_back(lease)
+    lease = taken(one)
+    assert lease.fruitless == 2, "an orderly end says nothing"
+    one.give_back(lease, suspect=True)
+    lease = taken(one)
+    assert lease.fruitless == 3
+    journaled(database, lease, "model")
+    clock.at += LEASE + 1
+    assert taken(one).fruitless == 0
+
+
+def test_a_finished_run_has_no_rights_left(database: Database, one: Queue) -> None:
+    put(database)
+    lease = taken(one)
+    who = Principal(
+        lease.run, AGENT, lease.spec.team, "main", OLD, Purpose.LIVE, lease.spec.occurrence
+    )
+    with database.transaction() as tx:
+        access.issue(
+            tx, who, Grants(), None, token="t", now=Millis(1), expires_at=Millis(4 * 10**12)
+        )
+    one.finish(lease, DONE)
+    with pytest.raises(Refusal, match="the run is finished"):
+        access.caller(database, access.hash_token("t"), now=Millis(2))
 
 
 def test_leases_of_a_process_that_died_are_freed_and_no_others(

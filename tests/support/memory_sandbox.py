@@ -111,6 +111,8 @@ class MemorySandboxes:
         self.boxes: dict[str, MemorySandbox] = {}
         self.opened: list[str] = []
         self.unavailable: Exception | None = None
+        self.once_fault: Exception | None = None
+        """What happens instead of a command in a fresh container."""
         self.on_exec: Callable[[CallKey], Awaitable[None]] | None = None
         self._count = 0
 
@@ -156,6 +158,8 @@ class MemorySandboxes:
         timeout_ms: int,
         suffix: str,
     ) -> OnceResult:
+        if self.once_fault is not None:
+            raise self.once_fault
         self._count += 1
         root = self.root / f"once-{self._count}"
         _fill(root, files)

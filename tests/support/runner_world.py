@@ -100,7 +100,7 @@ class FakeGateway:
         message = self.model(role["role"], [dict(m) for m in request["messages"]])
         body = {"choices": [{"message": message, "finish_reason": "stop"}]}
         reply = Reply(body, tokens=15, cost_nano=NanoUSD(1000), label=Label())
-        self._settle(key, role, "model", reply)
+        self.settle(key, role, "model", reply)
         return reply
 
     async def call_tool(
@@ -116,7 +116,7 @@ class FakeGateway:
         self.effects.append(effect)
         body = {"content": [{"type": "text", "text": self.tools[name](arguments)}]}
         reply = Reply(body, effect_key=effect)
-        self._settle(key, role, "tool", reply)
+        self.settle(key, role, "tool", reply, asked=name.replace("__", ".", 1))
         return reply
 
     async def list_tools(self, token: str) -> tuple[Mapping[str, Any], ...]:
@@ -127,13 +127,16 @@ class FakeGateway:
         known = self.ledger[key]
         return Reply(known.body, label=known.label, effect_key=known.effect_key, replayed=True)
 
-    def _settle(self, key: CallKey, role: Mapping[str, Any], kind: str, reply: Reply) -> None:
+    def settle(
+        self, key: CallKey, role: Mapping[str, Any], kind: str, reply: Reply, asked: str = "t"
+    ) -> None:
+        """Write the ledger's row of a call that was answered."""
         self.ledger[key] = reply
         row: dict[str, object] = {
             "run": key.run, "step": key.step, "call": key.call, "attempt": 0, "kind": kind,
             "state": "settled", "agent": role["agent"], "team": role["team"],
             "role": role["role"], "release": role["release"], "purpose": role["purpose"],
-            "occurrence": role["occurrence"], "target": "t", "asked": "t", "request_hash": "h",
+            "occurrence": role["occurrence"], "target": "t", "asked": asked, "request_hash": "h",
             "reserved_nano": 0, "cost_nano": reply.cost_nano, "reserved_tokens": 0,
             "input_tokens": reply.tokens - 5 if reply.tokens else 0,
             "output_tokens": 5 if reply.tokens else 0,

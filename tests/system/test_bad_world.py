@@ -62,7 +62,7 @@ def test_a_remote_that_goes_down_later_starts_no_run_without_its_claim(world: Wo
     assert any(run["agent"] == "ci-triage" and run["stop"] == "until_met" for run in ended)
 
 
-def test_a_rejected_push_starts_no_run_and_says_what_the_remote_said(world: World) -> None:
+def test_a_rejected_push_starts_no_run_and_says_why(world: World) -> None:
     hook = world.config / "hooks" / "pre-receive"
     world.reconcile()
     hook.write_text("#!/bin/sh\necho 'the branch is protected' >&2\nexit 1\n")
@@ -70,7 +70,7 @@ def test_a_rejected_push_starts_no_run_and_says_what_the_remote_said(world: Worl
     world.clock("tue 06:01")
     answer = world.ask(*world.job())
     assert answer.returncode == 1
-    assert "protected" in answer.stdout
+    assert "pre-receive hook declined" in answer.stdout
     assert all(run["status"] == "claimed" for run in live_runs(world))
     hook.unlink()
     world.reconcile()

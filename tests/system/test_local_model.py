@@ -136,7 +136,7 @@ def test_the_anthropic_client_is_answered_by_the_same_model(served: Stage) -> No
     assert paid(second)[1] == final.usage.output_tokens
 
 
-def test_the_budget_clamps_what_the_model_may_say(served: Stage) -> None:
+def test_the_grant_clamps_what_the_model_may_say(served: Stage) -> None:
     answer = served.chat(ASKED, model="small", token=TOKEN, max_tokens=4000)
     assert answer.status == 200
     (row,) = served.rows()
