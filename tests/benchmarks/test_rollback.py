@@ -56,7 +56,8 @@ def test_a_rollback_beside_a_bare_commit(
             tx.execute("INSERT INTO bare (n) VALUES (:n)", n=n)
         commits.append(time.perf_counter() - begun)
         row = database.one("SELECT candidate FROM pointers WHERE agent = :a", a=rollout.agent)
-        assert row is not None and row["candidate"] is None
+        assert row is not None
+        assert row["candidate"] is None
     one, bare = statistics.median(rollbacks), statistics.median(commits)
     with capsys.disabled():
         print(

@@ -143,7 +143,8 @@ def test_a_second_reconciler_on_the_same_state_is_refused(world: World) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
     answer = world.ask(*world.job())
     holder.communicate(b"")
     assert answer.returncode == 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -39,10 +39,10 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     folder = tmp_path_factory.mktemp("story") / "demo"
     assert tell(folder=folder, model=None, environment=dict(os.environ)) == 0
-    yield Told(folder)
+    return Told(folder)
 
 
 def test_every_chapter_came_true_and_the_decisions_stand_in_the_store(told: Told) -> None:
@@ -72,7 +72,7 @@ def test_every_commit_of_the_record_is_signed_by_the_one_key_and_none_is_empty(
     for commit in history:
         assert told.mirror.verify_commit(commit, [told.signer]).good, commit
         trees.append(told.mirror.commit_info(commit).tree)
-    assert all(a != b for a, b in zip(trees, trees[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(trees))
 
 
 def test_the_watched_branch_was_never_written_by_interlock(told: Told) -> None:

@@ -140,7 +140,7 @@ class ScriptFile(Document):
     """A script of a scripted provider."""
 
     script: Script
-    """Rules over the conversation; the first whose `when` holds decides. Example: `example-config-repo/gateway/scripts/`."""
+    """Rules over the conversation, as in `example-config-repo/gateway/scripts/`."""
 
 
 class Tool(Document):
