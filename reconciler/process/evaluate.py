@@ -26,7 +26,7 @@ from reconciler.process.lock import sole
 from reconciler.process.supervisor import workers
 from reconciler.rollout import store
 from reconciler.rollout.model import GatePolicy
-from reconciler.tick import evals, rollouts
+from reconciler.tick import evals
 from reconciler.tick.context import Context, Declared
 from reconciler.tick.declare import declare, rollout_policy, shape
 
@@ -116,7 +116,7 @@ def _evaluation(
     if gate and pointer is not None and pointer["stable"] is not None:
         if pointer["stable"] == release.digest:
             raise Refused(f"{agent}: {release.digest} is what is live; there is nothing to gate")
-        arms[STABLE] = rollouts.release_document(context, pointer["stable"])
+        arms[STABLE] = store.release(context.database, pointer["stable"])
     for sentinel, variant in sentinels.items():
         arms[evals.sentinel_arm(sentinel)] = variant
     found = shape(config.suite, sentinels=tuple(sentinels))

@@ -8,8 +8,9 @@ commits, every later assignment reads the new pointer.
 from __future__ import annotations
 
 from gateway import access
-from gateway.database import Row, Transaction
+from gateway.database import Database, Row, Transaction
 from gateway.values import AgentName, Millis, ReleaseDigest, derived_id
+from reconciler.release import Release, parse_document
 from reconciler.rollout.model import FINAL, Hold, Rollout, RolloutPolicy, State, Verdict
 from runner import queue
 
@@ -234,6 +235,14 @@ def stop_release(tx: Transaction, agent: str, digest: str, *, reason: str, now: 
         tx, agent=AgentName(agent), release=ReleaseDigest(digest), reason=reason
     ):
         access.revoke(tx, run=run, why=reason, now=now)
+
+
+def release(reader: Database | Transaction, digest: str) -> Release:
+    """A release from its stored document; the digest is verified. LookupError when unknown."""
+    row = reader.one("SELECT document FROM releases WHERE digest = :digest", digest=digest)
+    if row is None:
+        raise LookupError(f"release {digest} is not in the store; run `interlock rebuild`")
+    return parse_document(row["document"])
 
 
 def remember_release(

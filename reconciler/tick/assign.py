@@ -15,7 +15,7 @@ from reconciler import triggers
 from reconciler.config import AgentConfig
 from reconciler.gates.live import judge_run
 from reconciler.record import audit
-from reconciler.release import Release, parse_document, run_spec
+from reconciler.release import run_spec
 from reconciler.rollout import store
 from reconciler.rollout.assignment import Assigned, Pointer, Unassigned, assign
 from reconciler.rollout.model import RolloutPolicy
@@ -109,10 +109,10 @@ def start(
         choice = _assign(tx, agent, now)
         if isinstance(choice, Unassigned):
             return Started(None, None, None, choice.reason)
-        release = _release(tx, choice.release)
+        release = store.release(tx, choice.release)
         pointer = store.pointer(tx, agent)
         judge = (
-            _release(tx, pointer["stable"])
+            store.release(tx, pointer["stable"])
             if choice.rollout is not None and pointer is not None and pointer["stable"]
             else None
         )
@@ -266,10 +266,3 @@ def _last_notes(tx: Transaction, agent: str) -> str:
         agent=agent,
     )
     return RunOutcome.model_validate(json.loads(row["outcome"])).notes if row else ""
-
-
-def _release(tx: Transaction, digest: str) -> Release:
-    row = tx.one("SELECT document FROM releases WHERE digest = :digest", digest=digest)
-    if row is None:
-        raise LookupError(f"release {digest} is not in the store; run `interlock rebuild`")
-    return parse_document(row["document"])
