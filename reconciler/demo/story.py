@@ -17,7 +17,7 @@ import click
 from gateway.database import Row
 from gateway.values import show_usd
 from reconciler.demo import tracker
-from reconciler.demo.world import HERE, StoryFailed, World, build
+from reconciler.demo.world import HERE, StoryFailed, World, build, key_of
 from runner.spec import RunOutcome
 
 LINE = 96
@@ -34,12 +34,18 @@ class Chapter:
 
 
 def tell(*, folder: Path | None, model: str | None, environment: dict[str, str]) -> int:
-    """Tell the whole story; 0 when every chapter came true. The folder is kept for looking at."""
+    """Tell the whole story; 0 when every chapter came true. The folder is kept for looking at.
+
+    A real model may decide otherwise than the story expects; then that chapter says so (1).
+    """
     place = folder or Path(tempfile.mkdtemp(prefix="interlock-demo-"))
     place.mkdir(parents=True, exist_ok=True)
     if any(place.iterdir()):
         click.echo(f"{place} is not empty: give --dir an empty folder", err=True)
         return 2
+    if model is not None and not environment.get(key_of(model)):
+        click.echo(f"{model} needs {key_of(model)} in the environment", err=True)
+        return 3
     started = time.monotonic()
     click.echo(f"Interlock demo in {place}")
     told: list[tuple[Chapter, str, float]] = []

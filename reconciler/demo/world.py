@@ -246,9 +246,18 @@ def _point_at_this_world(world: World, work: Path, port: int) -> None:
         )
 
 
+def _provider_of(model: str) -> str:
+    return "anthropic" if model.startswith("claude") else "openai"
+
+
+def key_of(model: str) -> str:
+    """The environment variable that holds the key of a model's provider."""
+    return f"{_provider_of(model).upper()}_API_KEY"
+
+
 def _use_model(work: Path, model: str) -> None:
     """Let the fleet's model names stand for a real model; which provider follows from its name."""
-    provider = "anthropic" if model.startswith("claude") else "openai"
+    provider = _provider_of(model)
     path = work / "gateway" / "models.yaml"
     edit(path, ("models", model), {"provider": provider, "id": model, "max_output_tokens": 4096})
     for name in ("smart", "other-smart"):
