@@ -75,6 +75,7 @@ MIGRATIONS = (
                 action TEXT NOT NULL, agent TEXT, subject TEXT NOT NULL, reason TEXT NOT NULL,
                 previous TEXT NOT NULL, hash TEXT NOT NULL
             )""",
+            "CREATE INDEX audit_by_subject ON audit (subject, action)",
             # Small facts about the reconciler itself: commit, last tick, state head, clean mark.
             """CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)""",
         ),

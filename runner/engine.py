@@ -199,6 +199,13 @@ class Engine:
             intent = journal.find(entry.key, "intent")
             if entry.event == "outcome" and intent is not None:
                 meter.add(Done(intent, entry))
+        cut_off = stop in (StopReason.KILLED, StopReason.TIME_BUDGET)
+        if cut_off and any(journal.is_tool(key) for key in open_calls(journal)):
+            detail = (
+                f"{stop}: {detail}. A tool call was under way and may have happened: look at the "
+                "system it changes; the last step of the trace names it."
+            )
+            stop = StopReason.OUTCOME_UNKNOWN
         outcome = RunOutcome(
             stop=stop,
             detail=detail,

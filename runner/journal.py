@@ -153,6 +153,11 @@ class Journal:
         """All rows of the run, in the order they were written."""
         return list(self._entries.values())
 
+    def is_tool(self, key: CallKey) -> bool:
+        """Whether this step calls an external tool."""
+        intent = self.find(key, "intent")
+        return intent is not None and intent.kind is Kind.TOOL
+
     def find(self, key: CallKey, event: Literal["intent", "outcome"]) -> Entry | None:
         """One row, or None."""
         return self._entries.get((key, event))

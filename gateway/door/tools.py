@@ -59,6 +59,12 @@ class ToolCalls:
                     call_key=str(call.key),
                 ) from None
             raise exhausted([failure]) from None
+        except Refusal as refused:
+            # A key that is missing or may not be sent there: nothing has left this process.
+            await self._books.give_up(
+                opened, Failure(refused.message, done=False, code=refused.code)
+            )
+            raise
         except BaseException as error:
             await self._books.abandon(call, opened, error)
             raise

@@ -32,13 +32,13 @@ def _where(command: F) -> F:
     return actor_option(state_option(repo_option(json_option(guarded(command)))))
 
 
-def _act(given: dict[str, Any], do: Callable[[Any], Any]) -> Any:
+def _act(given: dict[str, Any], do: Callable[[Any], Any], *, record: bool = True) -> Any:
     """Carry the operation out where it holds, and show what it did."""
     from reconciler.process.compose import Options
     from reconciler.process.oncall import act
 
     options = Options(given["state"], given["repo"], given["branch"], given["signing_key"])
-    done = act(options, os.environ, do)
+    done = act(options, os.environ, do, record=record)
     if given["as_json"]:
         show_json({"done": done.text, "subject": done.subject})
     else:
@@ -147,8 +147,8 @@ def run_command(
 ) -> None:
     """Start a run of AGENT on whatever release is its turn.
 
-    The service or the next `interlock reconcile --once` executes it; --follow does so at once
-    where neither is running.
+    The service executes it, or the next `interlock reconcile --once` that uses this --state;
+    --follow does so at once where neither is running.
     """
     from reconciler import operations
 
@@ -157,6 +157,9 @@ def run_command(
     done = _act(
         given,
         lambda context: operations.run(context, agent, text=told, actor=actor, token=token),
+        # The claim is pushed by whoever executes the run: claimed and not executed, it would
+        # have to count as spent.
+        record=False,
     )
     if follow:
         from reconciler.cli.service import follow_run

@@ -154,7 +154,7 @@ def rebuild_command(state: Path, repo: str | None, branch: str | None, as_json: 
     from reconciler.process.lock import sole
     from reconciler.record.rebuild import rebuild
 
-    with sole(state):
+    with sole(state, "other"):
         context = open_context(Options(state, repo, branch), os.environ, job=True)
         context.config.fetch()
         rebuilt = rebuild(

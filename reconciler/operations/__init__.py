@@ -114,8 +114,10 @@ def _flip(
 ) -> None:
     tx.execute(
         "UPDATE pointers SET stable = :target, previous = NULL, candidate = NULL, rollout = NULL,"
+        " anchor = CASE WHEN anchor = :bad THEN :target ELSE anchor END,"
         " generation = generation + 1, since = :now WHERE agent = :agent",
         target=target,
+        bad=bad,
         agent=agent,
         now=now,
     )

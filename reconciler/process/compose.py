@@ -20,7 +20,7 @@ from reconciler.record import rebuild as rebuilding
 from reconciler.source import Auth, Mirror, Signer, Timeouts
 from reconciler.source.errors import RemoteUnavailable
 from reconciler.tick.context import Context
-from reconciler.tick.declare import compile_commit
+from reconciler.tick.declare import compile_commit, last_good
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def _reports(context: Context) -> tuple[str, tuple[str, ...]]:
     declared = context.declared
     if declared is None:
         head = context.config.resolve(context.branch)
-        declared = compile_commit(context, head).found if head is not None else None
+        if head is not None:
+            declared = compile_commit(context, head).found or last_good(context, head)
     if declared is not None:
         branch, signers = declared.fleet.reports_branch, declared.fleet.signers
         told = json.dumps([branch, list(signers)])

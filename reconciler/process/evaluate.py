@@ -23,7 +23,7 @@ from reconciler.process.compose import (
     secret_names,
 )
 from reconciler.process.lock import sole
-from reconciler.process.supervisor import workers
+from reconciler.process.supervisor import Supervisor, workers
 from reconciler.rollout import store
 from reconciler.rollout.model import GatePolicy
 from reconciler.tick import evals
@@ -62,14 +62,15 @@ def evaluate(
     Raises Refused when there is nothing to evaluate (unknown agent, no suite, nothing new).
     """
     with ExitStack() as stack:
-        stack.enter_context(sole(options.state))
+        stack.enter_context(sole(options.state, "other"))
         context = open_context(options, environment, job=True)
         restore_if_behind(context)
         declared = declare(context)
         if declared is None:
             raise Refused("no commit of the config repo can be used: run `interlock validate`")
         evaluation, policy = _evaluation(context, declared, agent, gate=gate)
-        stack.enter_context(
+        stack.callback(_withdraw, context, evaluation.id)
+        supervisor = stack.enter_context(
             workers(
                 context.state,
                 environment,
@@ -81,7 +82,9 @@ def evaluate(
         reading: Reading | None = None
         look = looks[0]
         for look in looks:
-            reading = _finish_look(context, declared, evaluation, policy, look, gate, watch)
+            reading = _finish_look(
+                context, declared, evaluation, policy, look, gate, watch, supervisor
+            )
             if reading is None or reading.decision != "more":
                 break
         with context.database.snapshot() as tx:
@@ -142,9 +145,11 @@ def _finish_look(
     look: int,
     gate: bool,
     watch: Watch,
+    supervisor: Supervisor,
 ) -> Reading | None:
     """Have every attempt of the look graded; the gate's word on it, or None without a gate."""
     while True:
+        supervisor.check()
         evals.start(context, declared, evaluation, policy, look)
         with context.database.transaction() as tx:
             evals.collect(tx)
@@ -159,3 +164,9 @@ def _finish_look(
         if not gate and left == 0:
             return None
         time.sleep(PAUSE_S)
+
+
+def _withdraw(context: Context, evaluation: str) -> None:
+    """However it ended: nobody waits for the attempts that are still queued."""
+    with context.database.transaction() as tx:
+        evals.withdraw(tx, evaluation)

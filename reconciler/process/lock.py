@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-Mode = Literal["job", "service"]
-"""`job`: runs need a pushed claim before they begin. `service`: the database is the authority."""
+Mode = Literal["job", "service", "other"]
+"""`job`: runs need a pushed claim before they begin. `service`: the database is the authority.
+`other`: somebody works here who writes no record (an evaluation, a rebuild)."""
 
 PATIENCE_S = 1.0
 """A quick look (`holder`) takes the lock for a moment; that is not another reconciler."""
@@ -51,5 +52,6 @@ def holder(state: Path) -> Mode | None:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return "service" if lock.read().strip() == "service" else "job"
+            said = lock.read().strip()
+            return "service" if said == "service" else "job" if said == "job" else "other"
     return None

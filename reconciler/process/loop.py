@@ -24,6 +24,7 @@ from reconciler.record import mark
 from reconciler.record.publish import Published, publish
 from reconciler.tick import Ticked, assign, tick
 from reconciler.tick.context import Context
+from reconciler.tick.declare import declare
 from runner import queue
 
 __all__ = ["Context", "Loop", "Progress", "Superseded", "Watch", "once", "serve"]
@@ -198,6 +199,7 @@ def serve(
         context = open_context(options, environment, job=False)
         need_signer(context)
         restore_if_behind(context)
+        declare(context)  # before the children start: what it names as secrets is kept from them
         loop = Loop(context, options, environment, watch, stack)
         loop.supervisor = stack.enter_context(
             workers(

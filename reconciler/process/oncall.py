@@ -15,11 +15,27 @@ from reconciler.operations import Done, Refused
 from reconciler.process.compose import Options, open_context, restore_if_behind
 from reconciler.process.lock import holder, sole
 from reconciler.process.loop import Context, Loop, Progress, need_signer
+from runner import queue
 
 
-def act(options: Options, environment: Mapping[str, str], do: Callable[[Context], Done]) -> Done:
-    """Carry out one operation. Raises Refused, also when it could not be made to hold."""
+def act(
+    options: Options,
+    environment: Mapping[str, str],
+    do: Callable[[Context], Done],
+    *,
+    record: bool = True,
+) -> Done:
+    """Carry out one operation. Raises Refused, also when it could not be made to hold.
+
+    Without `record` it stays in this state directory until the next job there writes it: for a
+    request that is nothing before it is carried out.
+    """
     mode = holder(options.state)
+    if mode == "other":
+        raise Refused(
+            f"an evaluation or a rebuild is at work in {options.state}; wait for its end, or use "
+            "another --state"
+        )
     if mode is not None:
         return do(open_context(options, environment, job=mode == "job"))
     with ExitStack() as stack:
@@ -28,8 +44,11 @@ def act(options: Options, environment: Mapping[str, str], do: Callable[[Context]
         need_signer(context)
         restore_if_behind(context)
         done = do(context)
+        if not record:
+            return done
         loop = Loop(context, options, environment, _unwatched, stack)
-        result = loop.publish()
+        open_live = any(run["purpose"] == "live" for run in queue.open_runs(context.database))
+        result = loop.publish(clean=not open_live)
         if result.outcome not in ("pushed", "nothing_new"):
             raise Refused(
                 f"{done.text}; but only in {options.state}: the record was not written "

@@ -33,6 +33,10 @@ from reconciler.rollout.model import (
     WriteReceipt,
 )
 
+MAX_SILENT = 5
+"""Canary runs that may be lost to errors before a person is asked: they are not turns of the
+canary, so without a bound a release that only breaks would be given every run."""
+
 Step = tuple[Rollout, tuple[Action, ...]]
 
 
@@ -170,6 +174,12 @@ def _canary(rollout: Rollout, facts: Facts, now: Millis) -> Step:
             WriteReceipt("canary", evidence),
             Promote(False),
         )
+    if reading.silent >= MAX_SILENT and reading.silent > reading.graded:
+        reason = f"{reading.silent} canary runs ended without saying anything, {reading.graded} did"
+        return _to(rollout, State.HELD, now, reason, Verdict.HOLD), (
+            WriteReceipt("canary", evidence),
+            CloseCanary(),
+        )
     if now - rollout.since > canary.max_age_ms:
         reason = f"maximum age reached with {reading.graded} of {canary.count} graded runs"
         return _to(rollout, State.HELD, now, reason, Verdict.HOLD), (
@@ -220,6 +230,7 @@ def _canary_evidence(rollout: Rollout, reading: CanaryReading) -> Json:
         "stable": rollout.stable,
         "assigned": reading.assigned,
         "graded": reading.graded,
+        "silent": reading.silent,
         "fails": reading.fails,
         "stable_fails": reading.stable_fails,
         "stable_passes": reading.stable_passes,

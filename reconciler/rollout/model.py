@@ -138,6 +138,8 @@ class CanaryReading:
     open_runs: int
     stable_fails: int
     stable_passes: int
+    silent: int = 0
+    """Runs that ended and say nothing: errors, kills, unknown outcomes."""
     hard_stops: tuple[HardStop, ...] = ()
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from reconciler.tick import assign, evals, rollouts
 from reconciler.tick.context import Context, Declared
-from reconciler.tick.declare import declare
+from reconciler.tick.declare import declare, publish_policy
 from runner import queue
 
 __all__ = ["Context", "Declared", "Ticked", "tick"]
@@ -52,6 +52,9 @@ def tick(context: Context) -> Ticked:
         assign.settle_claims(tx)
     opened = rollouts.open_new(context, declared) if declared is not None else 0
     moved = rollouts.move(context, declared)
+    if declared is not None and (opened or moved):
+        with context.database.transaction() as tx:
+            publish_policy(tx, declared, context.clock.now())
     # Harm found now must stop the next assignment, so rollouts move before anything is assigned.
     if declared is not None and not context.draining:
         started = assign.due(context, declared)

@@ -6,10 +6,11 @@ The only place that enqueues a live run. In job mode the run is born `claimed` a
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from gateway.database import Transaction
+from gateway.policy import Policy, Window
 from gateway.values import AgentName, Millis, Occurrence, Purpose, RunId, show_usd
 from reconciler import triggers
 from reconciler.config import AgentConfig
@@ -20,9 +21,8 @@ from reconciler.rollout import store
 from reconciler.rollout.assignment import Assigned, Pointer, Unassigned, assign
 from reconciler.rollout.model import RolloutPolicy
 from reconciler.source.errors import SourceError
-from reconciler.tick import workspaces
+from reconciler.tick import rollouts, workspaces
 from reconciler.tick.context import Context, Declared
-from reconciler.tick.rollouts import canary_runs
 from runner import queue
 from runner.spec import RunOutcome, RunSpec, Workspace
 
@@ -125,7 +125,7 @@ def start(
             input=text,
             workspace=workspace,
             checker_release=judge,
-            notes=_last_notes(tx, agent),
+            notes=rollouts.last_notes(tx, agent),
         )
         run, new = queue.enqueue(
             tx,
@@ -138,7 +138,7 @@ def start(
         )
         if new:
             if context.job:
-                _claim(tx, context, run, spec, now)
+                _claim(tx, context, run, spec, _slice(spec, declared.fleet.platform), now)
             audit.append(
                 tx,
                 now=now,
@@ -163,7 +163,7 @@ def _assign(tx: Transaction, agent: AgentName, now: Millis) -> Assigned | Unassi
             count = policy.canary.count if policy and policy.canary else 0
             # Runs that said nothing (an error, a kill) are not a turn of the canary: it would
             # otherwise wait for a grade that can never come.
-            reading = canary_runs(tx, row["rollout"])
+            reading = rollouts.canary_runs(tx, row["rollout"])
             assigned = reading.open_runs + reading.graded
         pointer = Pointer(row["stable"], row["candidate"], row["rollout"], count, assigned)
     barred = {r["digest"] for r in tx.read("SELECT digest FROM quarantine")}
@@ -174,7 +174,26 @@ def _assign(tx: Transaction, agent: AgentName, now: Millis) -> Assigned | Unassi
     return assign(pointer, quarantined=barred, hold=hold)
 
 
-def _claim(tx: Transaction, context: Context, run: RunId, spec: RunSpec, now: Millis) -> None:
+def _slice(spec: RunSpec, platform: Policy) -> int:
+    """The most the run may spend: the lowest of its own ceiling and the rules for single runs."""
+    limits = [
+        rule.limit
+        for rule in platform.budgets
+        if rule.window is Window.RUN
+        and rule.mode == "enforce"
+        and fnmatchcase(spec.agent, rule.agent)
+        and fnmatchcase(spec.team, rule.team)
+        and fnmatchcase(spec.purpose, rule.purpose)
+        and rule.model == "*"
+    ]
+    if spec.limits.max_cost is not None:
+        limits.append(spec.limits.max_cost)
+    return min(limits, default=0)
+
+
+def _claim(
+    tx: Transaction, context: Context, run: RunId, spec: RunSpec, slice_nano: int, now: Millis
+) -> None:
     """Bind the occurrence, and the run's whole budget, to this machine."""
     tx.execute(
         "INSERT INTO claims (run, agent, occurrence, release, slice_nano, machine, state,"
@@ -184,7 +203,7 @@ def _claim(tx: Transaction, context: Context, run: RunId, spec: RunSpec, now: Mi
         agent=spec.agent,
         occurrence=spec.occurrence,
         release=spec.release,
-        slice=spec.limits.max_cost or 0,
+        slice=slice_nano,
         machine=context.machine,
         now=now,
         until=now + CLAIM_LEASE_MS,
@@ -257,12 +276,3 @@ def _looked(tx: Transaction, agent: str, until: Millis) -> None:
         agent=agent,
         until=until,
     )
-
-
-def _last_notes(tx: Transaction, agent: str) -> str:
-    row = tx.one(
-        "SELECT outcome FROM runs WHERE agent = :agent AND purpose = 'live'"
-        " AND status = 'finished' ORDER BY finished_at DESC, run LIMIT 1",
-        agent=agent,
-    )
-    return RunOutcome.model_validate(json.loads(row["outcome"])).notes if row else ""

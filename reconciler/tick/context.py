@@ -51,6 +51,8 @@ class Context:
     fetch_every_ms: int = 10_000
     """The config repo is fetched at most this often: a tick may come every quarter second."""
     fetched_at: Millis | None = None
+    seen_head: str | None = None
+    """The head that was looked at last, good or not."""
     draining: bool = False
     """True after a job's deadline: no new live run is begun."""
     declared: Declared | None = None

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from gateway import access
 from gateway.database import Transaction
+from gateway.policy import AgentPolicy, Policy
 from gateway.values import AgentName, Millis
 from reconciler.config import AgentConfig, Suite
 from reconciler.config.load import load
@@ -19,7 +20,7 @@ from reconciler.config.policy import policy
 from reconciler.findings import Finding
 from reconciler.gates.evidence import SuiteShape
 from reconciler.record import audit
-from reconciler.release import Release, compile_fleet, variant
+from reconciler.release import Release, ceiling_of, compile_fleet, variant
 from reconciler.rollout import store
 from reconciler.rollout.model import (
     CanaryPolicy,
@@ -31,12 +32,16 @@ from reconciler.rollout.model import (
 from reconciler.source.errors import RemoteUnavailable
 from reconciler.tick.context import Context, Declared
 
+LOOK_BACK = 50
+"""Commits that are tried before it is said that there is no good one."""
+
 
 def declare(context: Context) -> Declared | None:
     """The current declaration; fetched, and compiled again only when the head moved.
 
-    When the remote cannot be reached the last known commit stays in force, and the tick says so.
-    Returns None when there has never been a good commit.
+    When the remote cannot be reached the last known commit stays in force; when the head cannot
+    be read, the last good one before it. Either way the tick says so. Returns None when there has
+    never been a good commit.
     """
     _fetch(context)
     head = context.config.resolve(context.branch)
@@ -45,7 +50,7 @@ def declare(context: Context) -> Declared | None:
             f"the config repo has no branch {context.branch!r}: push it, or use --branch"
         )
         return context.declared
-    if context.declared is not None and context.declared.commit == head:
+    if context.declared is not None and head in (context.declared.commit, context.seen_head):
         return context.declared
     declared = compile_commit(context, head)
     if declared.found is not None and declared.found.fleet.branch != context.branch:
@@ -57,8 +62,30 @@ def declare(context: Context) -> Declared | None:
         return context.declared
     with context.database.transaction() as tx:
         _publish(context, tx, head, declared, context.clock.now())
-    context.declared = declared.found or context.declared
+    if declared.found is None:
+        context.problems.append(
+            f"nothing of commit {head[:12]} is acted upon: "
+            + (str(declared.findings[0]) if declared.findings else "it cannot be read")
+        )
+    # A process that has seen nothing yet goes on from the last good commit as one that has would.
+    context.declared = declared.found or context.declared or last_good(context, head)
+    context.seen_head = head
     return context.declared
+
+
+def last_good(context: Context, head: str) -> Declared | None:
+    """The newest commit before `head` whose shared files can be read; None when there is none.
+
+    Looks back over a bounded number of commits: a branch that has been broken for longer needs a
+    person anyway.
+    """
+    history = context.config.first_parent_history(context.branch)
+    earlier = [commit for commit in history if commit != head][-LOOK_BACK:]
+    for commit in reversed(earlier):
+        found = compile_commit(context, commit).found
+        if found is not None:
+            return found
+    return None
 
 
 def _fetch(context: Context) -> None:
@@ -69,7 +96,8 @@ def _fetch(context: Context) -> None:
         context.config.fetch()
     except RemoteUnavailable as error:
         context.problems.append(f"config repo not fetched, the last known commit goes on: {error}")
-    context.fetched_at = now
+    # After the fetch: one that takes long to fail must not be tried again at once.
+    context.fetched_at = context.clock.now()
 
 
 class Compiled:
@@ -161,7 +189,7 @@ def _publish(context: Context, tx: Transaction, head: str, compiled: Compiled, n
     declared = compiled.found
     if declared is None:
         return
-    access.publish(tx, policy(declared.fleet), now=now)
+    publish_policy(tx, declared, now)
     for release in declared.releases.values():
         store.remember_release(tx, release.digest, release.text(), commit=head, now=now)
     for variants in declared.sentinels.values():
@@ -182,6 +210,49 @@ def _publish(context: Context, tx: Transaction, head: str, compiled: Compiled, n
             document=json.dumps(_summary(config) if config else {}),
             findings=json.dumps([f.as_json() for f in declared.broken.get(name, ())]),
         )
+
+
+def publish_policy(tx: Transaction, declared: Declared, now: Millis) -> None:
+    """Make what the commit allows the current policy, as far as releases in use are concerned.
+
+    Which tools and limits an agent has is what the head says: tightening works at once. Which
+    *models* and which sub-agents it has is behaviour, and travels in a release: those of the
+    releases that are live, in a canary or being gated stay admitted as long as the platform still
+    declares the model, or a merged change would cut stable off before its successor is proven.
+    """
+    base = policy(declared.fleet)
+    agents = dict(base.agents)
+    for agent in sorted({*declared.fleet.agents, *declared.broken}):
+        used = [store.release(tx, digest) for digest in _in_use(tx, agent)]
+        for release in (*used, *declared.sentinels.get(agent, {}).values()):
+            team = agents[agent].team if agent in agents else ""
+            kept = ceiling_of(release, team)
+            agents[agent] = _admitting(agents.get(agent, kept), kept, base)
+    access.publish(tx, base.model_copy(update={"agents": agents}), now=now)
+
+
+def _in_use(tx: Transaction, agent: str) -> list[str]:
+    rows = tx.read(
+        "SELECT stable AS digest FROM pointers WHERE agent = :agent"
+        " UNION SELECT candidate FROM pointers WHERE agent = :agent"
+        " UNION SELECT anchor FROM pointers WHERE agent = :agent"
+        " UNION SELECT candidate FROM rollouts WHERE agent = :agent AND closed_at IS NULL",
+        agent=agent,
+    )
+    return sorted(str(row["digest"]) for row in rows if row["digest"] is not None)
+
+
+def _admitting(today: AgentPolicy, kept: AgentPolicy, platform: Policy) -> AgentPolicy:
+    """Today's ceiling, with the models and the roles of a release that is in use."""
+    roles = dict(today.roles)
+    for role, grants in kept.roles.items():
+        models = tuple(m for m in grants.models if platform.targets(m))
+        if role not in roles:
+            roles[role] = grants.model_copy(update={"models": models})
+            continue
+        more = tuple(m for m in models if m not in roles[role].models)
+        roles[role] = roles[role].model_copy(update={"models": roles[role].models + more})
+    return today.model_copy(update={"roles": roles})
 
 
 def _summary(config: AgentConfig) -> dict[str, object]:

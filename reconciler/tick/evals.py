@@ -128,6 +128,12 @@ def start(
     }
     now = context.clock.now()
     with context.database.transaction() as tx:
+        closed = tx.one(
+            "SELECT closed_at FROM rollouts WHERE rollout = :id AND closed_at IS NOT NULL",
+            id=evaluation.id,
+        )
+        if closed is not None:
+            return 0  # somebody ended it while the files were laid out
         for position, item in enumerate(fresh):
             case = cases[item.case]
             spec = run_spec(

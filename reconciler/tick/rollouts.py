@@ -39,6 +39,7 @@ from reconciler.rollout.model import (
     Verdict,
     WriteReceipt,
 )
+from reconciler.source.errors import SourceError
 from reconciler.tick import evals
 from reconciler.tick.context import Context, Declared
 from reconciler.tick.declare import rollout_policy
@@ -113,7 +114,14 @@ def move(context: Context, declared: Declared | None) -> int:
     """Advance every open rollout once; returns how many came to another state or look."""
     with context.database.snapshot() as tx:
         rollouts = store.open_rollouts(tx)
-    return sum(move_one(context, declared, rollout) for rollout in rollouts)
+    moved = 0
+    for rollout in rollouts:
+        try:
+            moved += move_one(context, declared, rollout)
+        except (SourceError, LookupError, ValueError, OSError) as error:
+            # One agent's suite must not keep the others from being looked at.
+            context.problems.append(f"{rollout.agent}: {rollout.id} cannot go on: {error}")
+    return moved
 
 
 def move_one(
@@ -212,7 +220,7 @@ def canary_runs(tx: Transaction, rollout: str) -> CanaryReading:
         " ORDER BY created_at, run",
         id=rollout,
     )
-    graded = fails = open_runs = 0
+    graded = fails = open_runs = silent = 0
     stops: list[HardStop] = []
     for row in candidate:
         if row["status"] != "finished":
@@ -222,12 +230,14 @@ def canary_runs(tx: Transaction, rollout: str) -> CanaryReading:
         if verdict.hard_stop is not None:
             stops.append(HardStop(row["run"], verdict.hard_stop, verdict.detail))
         graded += verdict.word is not None
+        silent += verdict.word is None
         fails += verdict.word == "bad"
     return CanaryReading(
         assigned=len(candidate),
         graded=graded,
         fails=fails,
         open_runs=open_runs,
+        silent=silent,
         stable_fails=0,
         stable_passes=0,
         hard_stops=tuple(stops),
@@ -276,6 +286,17 @@ def _carry_out(
             pass  # enqueued after the commit: laying out files must not hold the write lock
 
 
+def last_notes(tx: Transaction, agent: str) -> str:
+    """What the agent's newest run left for the next one; none of a release that did harm."""
+    row = tx.one(
+        "SELECT outcome FROM runs WHERE agent = :agent AND purpose = 'live'"
+        " AND status = 'finished' AND release NOT IN (SELECT digest FROM quarantine)"
+        " ORDER BY finished_at DESC, run LIMIT 1",
+        agent=agent,
+    )
+    return RunOutcome.model_validate_json(row["outcome"]).notes if row else ""
+
+
 def closed(rollout: Rollout, state: State, reason: str, now: Millis) -> Rollout:
     """The rollout ended by a person's decision instead of by `advance`."""
     return replace(rollout, state=state, reason=reason, since=now)
@@ -322,7 +343,12 @@ def reassign_waiting(tx: Transaction, agent: str, bad: str, stable: str | None) 
                 occurrence=old.occurrence,
                 input=old.input,
                 workspace=old.workspace,
-                notes=old.notes,
+                notes=last_notes(tx, agent),
             ),
+        )
+        tx.execute(
+            "UPDATE claims SET release = :release WHERE run = :run",
+            release=release.digest,
+            run=item["run"],
         )
     return len(waiting)

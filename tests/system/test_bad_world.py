@@ -166,3 +166,45 @@ def test_an_overtaken_machine_goes_on_from_git(world: World) -> None:
     triage = [r for r in live_runs(world) if r["agent"] == "ci-triage"]
     assert len(triage) == 1
     assert triage[0]["stop"] == "until_met"
+
+
+def test_a_verb_from_an_empty_state_holds_and_freezes_nothing_else(world: World) -> None:
+    world.reconcile()
+    laptop = str(world.folder / "laptop")
+    held = world.ask(
+        *("hold", "ci-triage", "--reason", "freeze", "--as", "jun"),
+        *("--repo", str(world.config), "--state", laptop),
+    )
+    assert held.returncode == 0, held.stderr
+    world.clock("tue 06:01")
+    job = world.ask(*world.job(), "--state", str(world.folder / "ci-1"))
+    assert "held by jun: freeze" in job.stdout
+    assert "dependency-audit" in job.stdout
+    assert "assignment is held" not in job.stdout
+    lifted = world.ask(
+        *("resume", "ci-triage", "--reason", "over", "--as", "jun"),
+        *("--repo", str(world.config), "--state", laptop),
+    )
+    assert lifted.returncode == 0, lifted.stderr
+    last = world.ask(*world.job(), "--state", str(world.folder / "ci-2"))
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert "until_met" in last.stdout
+
+
+def test_with_a_broken_head_schedules_go_on_and_on_call_can_act_from_nothing(
+    world: World,
+) -> None:
+    world.reconcile()
+    work = world.folder / "config-work"
+    (work / "interlock.yaml").write_text("fleet: [\n")
+    world.push(work, "Broken")
+    world.clock("tue 06:01")
+    job = world.ask(*world.job(), "--state", str(world.folder / "fresh-job"))
+    assert job.returncode == 1
+    assert "is acted upon: interlock.yaml:" in job.stdout
+    assert "until_met" in job.stdout
+    stopped = world.ask(
+        *("stop", "ci-triage", "--reason", "odd", "--as", "jun"),
+        *("--repo", str(world.config), "--state", str(world.folder / "laptop")),
+    )
+    assert stopped.returncode == 0, stopped.stderr
