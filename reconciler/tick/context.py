@@ -53,6 +53,8 @@ class Context:
     fetched_at: Millis | None = None
     seen_head: str | None = None
     """The head that was looked at last, good or not."""
+    head_problem: list[str] = field(default_factory=list)
+    """Why nothing of that head is acted upon; said again at every tick until it is repaired."""
     draining: bool = False
     """True after a job's deadline: no new live run is begun."""
     declared: Declared | None = None

@@ -51,6 +51,7 @@ def declare(context: Context) -> Declared | None:
         )
         return context.declared
     if context.declared is not None and head in (context.declared.commit, context.seen_head):
+        context.problems += context.head_problem
         return context.declared
     declared = compile_commit(context, head)
     if declared.found is not None and declared.found.fleet.branch != context.branch:
@@ -63,12 +64,18 @@ def declare(context: Context) -> Declared | None:
     with context.database.transaction() as tx:
         _publish(context, tx, head, declared, context.clock.now())
     if declared.found is None:
-        context.problems.append(
-            f"nothing of commit {head[:12]} is acted upon: "
-            + (str(declared.findings[0]) if declared.findings else "it cannot be read")
-        )
-    # A process that has seen nothing yet goes on from the last good commit as one that has would.
-    context.declared = declared.found or context.declared or last_good(context, head)
+        why = str(declared.findings[0]) if declared.findings else "it cannot be read"
+        context.head_problem = [f"nothing of commit {head[:12]} is acted upon: {why}"]
+        context.problems += context.head_problem
+        if context.declared is None:
+            # A process that has seen nothing yet goes on as one that has would.
+            context.declared = last_good(context, head)
+            if context.declared is not None:
+                with context.database.transaction() as tx:
+                    _adopt(tx, context.declared, context.clock.now())
+    else:
+        context.declared = declared.found
+        context.head_problem = []
     context.seen_head = head
     return context.declared
 
@@ -186,15 +193,20 @@ def _publish(context: Context, tx: Transaction, head: str, compiled: Compiled, n
             name=name,
             value=value,
         )
-    declared = compiled.found
-    if declared is None:
-        return
+    if compiled.found is not None:
+        _adopt(tx, compiled.found, now)
+
+
+def _adopt(tx: Transaction, declared: Declared, now: Millis) -> None:
+    """Put a good commit in force: its policy, its releases, what it asks for."""
     publish_policy(tx, declared, now)
     for release in declared.releases.values():
-        store.remember_release(tx, release.digest, release.text(), commit=head, now=now)
+        store.remember_release(tx, release.digest, release.text(), commit=declared.commit, now=now)
     for variants in declared.sentinels.values():
         for release in variants.values():
-            store.remember_release(tx, release.digest, release.text(), commit=head, now=now)
+            store.remember_release(
+                tx, release.digest, release.text(), commit=declared.commit, now=now
+            )
     tx.execute("DELETE FROM desired")
     names = sorted({*declared.releases, *declared.broken})
     for name in names:
@@ -206,7 +218,7 @@ def _publish(context: Context, tx: Transaction, head: str, compiled: Compiled, n
             agent=name,
             digest=release_now.digest if release_now else None,
             team=config.team if config else "",
-            commit=head,
+            commit=declared.commit,
             document=json.dumps(_summary(config) if config else {}),
             findings=json.dumps([f.as_json() for f in declared.broken.get(name, ())]),
         )

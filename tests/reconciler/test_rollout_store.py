@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import tempfile
@@ -94,6 +95,7 @@ class Rollouts(RuleBasedStateMachine):
         self.barred: set[str] = set()
         """Digests that were taken back: the oracle of invariant 2."""
         self.holds: list[Hold] = []
+        self.numbers = itertools.count()
         """Holds in force, expired ones included: the oracle of invariant 6."""
         self.finals: dict[str, str] = {}
         self.anchor: str | None = None
@@ -206,7 +208,7 @@ class Rollouts(RuleBasedStateMachine):
     def somebody_places_a_hold(self, kind, agent, lasts) -> None:
         now = self.clock.now()
         hold = Hold(
-            f"hold-{len(self.holds)}-{now}",
+            f"hold-{next(self.numbers)}",
             agent,
             kind,
             "not now",

@@ -126,7 +126,9 @@ def test_malformed_shared_yaml_changes_nothing_at_all(world: World) -> None:
     work = world.folder / "config-work"
     (work / "gateway" / "models.yaml").write_text("providers: [\n")
     world.push(work, "Broken")
-    world.reconcile()
+    answer = world.ask(*world.job())
+    assert answer.returncode == 1
+    assert "is acted upon: gateway/models.yaml:" in answer.stdout
     assert world.rows("SELECT digest FROM current_policy") == before
     assert "gateway/models.yaml:" in world.ask("status").stdout
 

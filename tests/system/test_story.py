@@ -59,7 +59,7 @@ def test_every_chapter_came_true_and_the_decisions_stand_in_the_store(told: Told
 def test_the_rejection_names_cases_and_how_surely(told: Told) -> None:
     row = told.database.one("SELECT * FROM rollouts WHERE state = 'rejected'")
     assert row is not None
-    assert "off-by-one (3/3 → 0/3)" in row["reason"]
+    assert "case-sensitivity (3/3 → 0/3)" in row["reason"]
     assert "surely at least" in row["reason"]
 
 
