@@ -23,10 +23,9 @@ def sandbox_image() -> str:
         named = os.environ.get("INTERLOCK_SANDBOX_IMAGE")
         if named:
             return str(client.inspect_image(named)["Id"])  # type: ignore[no-untyped-call]
-        for name in ("interlock-sandbox", "ilk-sandbox"):
-            found = sorted(client.images(name), key=lambda image: image["Created"])
-            if found:
-                return str(found[-1]["Id"])
+        found = sorted(client.images("interlock-sandbox"), key=lambda image: image["Created"])
+        if found:
+            return str(found[-1]["Id"])
     finally:
         client.close()
     raise AssertionError("no sandbox image; build it with runner/sandbox/image/build.sh")
