@@ -46,7 +46,7 @@ MIGRATIONS = (
                 cost_nano BIGINT NOT NULL, working_ms BIGINT NOT NULL,
                 PRIMARY KEY (rollout, arm, case_id, attempt)
             )""",
-            # Signed statements: what was decided on which evidence.
+            # What was decided on which evidence; signed by the commit that carries it.
             """CREATE TABLE receipts (
                 receipt TEXT PRIMARY KEY, rollout TEXT NOT NULL, kind TEXT NOT NULL,
                 document TEXT NOT NULL, at BIGINT NOT NULL

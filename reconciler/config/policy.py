@@ -6,24 +6,13 @@ gateway grants the intersection, so a power taken away here is gone at once, wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from gateway.policy import AgentPolicy, Grants, Policy, ToolGrant
-from gateway.values import AgentName
 from reconciler.config.fleet import AgentConfig, Fleet, ParticipantConfig
 
 
-def policy(fleet: Fleet, *, keep: Mapping[AgentName, AgentPolicy] | None = None) -> Policy:
-    """The policy of a fleet.
-
-    An agent that the policy does not know may do nothing. `keep` gives the ceilings of agents
-    that this commit declares but breaks, so that an author's typing error does not switch off
-    the loop that is live: what they had before (or what their stable release grants, see
-    `reconciler.release.ceiling`). An agent that is not broken is never taken from `keep`.
-    """
-    agents: dict[str, AgentPolicy] = {str(name): kept for name, kept in (keep or {}).items()}
-    for name, agent in fleet.agents.items():
-        agents[name] = ceiling(agent, fleet.platform)
+def policy(fleet: Fleet) -> Policy:
+    """The policy of a fleet. An agent that it does not know may do nothing."""
+    agents = {str(name): ceiling(agent, fleet.platform) for name, agent in fleet.agents.items()}
     return fleet.platform.model_copy(update={"agents": dict(sorted(agents.items()))})
 
 

@@ -21,6 +21,7 @@ from reconciler.process.compose import (
 from reconciler.process.lock import sole
 from reconciler.process.supervisor import EnvironmentLacks, Supervisor, workers
 from reconciler.record import mark
+from reconciler.record.draft import HEARTBEAT_MS
 from reconciler.record.publish import Published, publish
 from reconciler.tick import Ticked, assign, tick
 from reconciler.tick.context import Context
@@ -31,7 +32,7 @@ __all__ = ["Context", "Loop", "Progress", "Superseded", "Watch", "once", "serve"
 
 PAUSE_S = 0.25
 """Between two ticks while runs are open: short beside a run, long beside a tick."""
-HEARTBEAT_S = 3_600.0
+HEARTBEAT_S = HEARTBEAT_MS / 1000
 """Without news the record is written this often: that is how a dead reconciler shows."""
 DRAIN_S = 300.0
 """How long after its deadline a job waits for the live runs it has begun."""

@@ -18,7 +18,6 @@ from reconciler.release.runspec import (
     roles,
     run_spec,
     safety_checks,
-    workspace_source,
 )
 
 __all__ = [
@@ -36,5 +35,4 @@ __all__ = [
     "run_spec",
     "safety_checks",
     "variant",
-    "workspace_source",
 ]

@@ -94,10 +94,8 @@ def roles(release: Release) -> dict[str, Role]:
 
 
 def ceiling_of(release: Release, team: TeamName | str) -> AgentPolicy:
-    """What a release grants, as an agent's policy.
-
-    For `reconciler.config.policy.policy(keep=…)`: the ceiling of an agent whose file is broken at
-    this commit is what its stable release was granted.
+    """What a release grants, as an agent's policy: for releases that are in use while the head
+    says otherwise, or says nothing because the agent's file is broken (reconciler.tick.declare).
     """
     return AgentPolicy(
         team=str(team), roles={name: role.grants for name, role in roles(release).items()}
@@ -117,12 +115,6 @@ def safety_checks(release: Release, *, taken: set[str] | None = None) -> tuple[C
         kind = ChangeCheck if value["kind"] == "changes" else ToolCheck
         found.append(kind.model_validate(fields))
     return tuple(found)
-
-
-def workspace_source(release: Release) -> tuple[str, str] | None:
-    """(git address, ref) of the repository a live run works on; None for an empty workspace."""
-    source: Any = release.leaves["workspace"]
-    return (source["git"], source["ref"]) if source else None
 
 
 def _role(release: Release, name: str, prefix: str, kind: RoleKind, limits: Json) -> Role:

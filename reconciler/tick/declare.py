@@ -260,7 +260,8 @@ def _admitting(today: AgentPolicy, kept: AgentPolicy, platform: Policy) -> Agent
     for role, grants in kept.roles.items():
         models = tuple(m for m in grants.models if platform.targets(m))
         if role not in roles:
-            roles[role] = grants.model_copy(update={"models": models})
+            # A role the head no longer has may still think, but a tool taken away is gone at once.
+            roles[role] = grants.model_copy(update={"models": models, "tools": {}})
             continue
         more = tuple(m for m in models if m not in roles[role].models)
         roles[role] = roles[role].model_copy(update={"models": roles[role].models + more})

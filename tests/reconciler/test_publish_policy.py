@@ -78,7 +78,10 @@ def test_a_merged_model_change_does_not_cut_stable_off(database: Database) -> No
 def test_a_renamed_sub_agent_stays_for_the_release_that_has_it(database: Database) -> None:
     text = (ROOT / AGENT).read_text()
     renamed = declared({AGENT: (text, text.replace("reviewer", "judge"))})
-    assert set(published(database, renamed).agents["ci-triage"].roles) >= {"reviewer", "judge"}
+    roles = published(database, renamed).agents["ci-triage"].roles
+    assert set(roles) >= {"reviewer", "judge"}
+    assert roles["reviewer"].models == ("offline-small", "other-smart")
+    assert roles["reviewer"].tools == {}
 
 
 def test_a_removed_tool_is_gone_at_once(database: Database) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.policy import Limits
 from gateway.values import AgentName, Occurrence, Purpose, TeamName
-from reconciler.release import Release, parse_document, run_spec, safety_checks, workspace_source
+from reconciler.release import Release, parse_document, run_spec, safety_checks
 from runner.spec import ChangeCheck, FileCheck, RoleKind, RunSpec, Until, Workspace
 from tests.support.small_fleet import IMAGE, edited, release, tree
 
@@ -112,6 +112,7 @@ def unjudged() -> Any:
 
 
 def test_the_workspace_is_part_of_the_release() -> None:
-    assert workspace_source(release()) == ("https://git.example/api.git", "main")
+    assert release().leaves["workspace"] is not None
     repository = edited(AGENT, "  sandbox: {workspace:", "  sandbox: {} #")
-    assert workspace_source(release(repository)) is None
+    assert release(repository).leaves["workspace"] is None
+    assert release(repository).digest != release().digest
