@@ -38,7 +38,7 @@ SANDBOX_FALLBACK = {
 }
 """What holds when neither the agent nor the fleet says anything."""
 
-Origins = dict[str, Place]
+Origins = dict[str, values.Origin]
 
 
 def resolve_agent(
@@ -79,9 +79,14 @@ def resolve_agent(
         if workspace is None
         else values.WorkspaceConfig(workspace.git, workspace.ref, tuple(workspace.protect)),
         safety=tuple(_safety(agent)),
-        owns=tuple(agent.owns),
+        owns=_claims(desk, agent),
         rollout=rollout,
-        trigger=values.TriggerConfig(file.trigger.schedule, file.trigger.timezone),
+        trigger=values.TriggerConfig(
+            file.trigger.schedule,
+            file.trigger.timezone,
+            kind="manual" if file.trigger.manual else "schedule",
+            place=document.at(["trigger"]),
+        ),
         suite=suite,
         place=document.at(["agent", "name"]),
         origins=origins,
@@ -91,11 +96,11 @@ def resolve_agent(
 def _note_origin(desk: Desk, origins: Origins, name: str, own: Path, inherited: Path) -> None:
     """Record where a value comes from: the agent's file, interlock.yaml, or neither."""
     if desk.document.has(own):
-        origins[name] = desk.at(own)
+        origins[name] = values.Origin("agent", desk.at(own))
         return
     fleet = desk.shared.fleet_document
     if fleet is not None and fleet.has(["fleet", *inherited]):
-        origins[name] = fleet.at(["fleet", *inherited])
+        origins[name] = values.Origin("fleet", fleet.at(["fleet", *inherited]))
 
 
 def _team(desk: Desk, agent: Agent, origins: Origins) -> TeamName:
@@ -112,7 +117,7 @@ def _team(desk: Desk, agent: Agent, origins: Origins) -> TeamName:
             known=list(desk.shared.teams),
             home=home(desk.shared, "team", "teams.yaml"),
         )
-    origins["team"] = place
+    origins["team"] = values.Origin("agent", place)
     return TeamName(agent.team)
 
 
@@ -270,6 +275,25 @@ def _check_claims(desk: Desk, agent: Agent) -> None:
             )
 
 
+def _placed(origins: Origins, name: str, otherwise: Place) -> Place:
+    origin = origins.get(name)
+    return origin.place if origin is not None and origin.place is not None else otherwise
+
+
+def _claims(desk: Desk, agent: Agent) -> tuple[values.Claim, ...]:
+    """A path is claimed within one repository; mcp: claims are the same everywhere."""
+    workspace = agent.sandbox.workspace
+    here = workspace.git if workspace else ""
+    return tuple(
+        values.Claim(
+            realm="mcp" if claim.startswith("mcp:") else here,
+            pattern=claim,
+            place=desk.at(["agent", "owns", index]),
+        )
+        for index, claim in enumerate(agent.owns)
+    )
+
+
 def _safety(agent: Agent) -> list[ChangeCheck | ToolCheck]:
     found: list[ChangeCheck | ToolCheck] = []
     for index, rule in enumerate(agent.safety):
@@ -282,7 +306,7 @@ def _safety(agent: Agent) -> list[ChangeCheck | ToolCheck]:
 def _rollout(desk: Desk, agent: Agent, origins: Origins) -> values.RolloutPolicy | None:
     at: Path = ["agent", "rollout"]
     if isinstance(agent.rollout, Rollout):
-        origins["rollout"] = desk.at(at)
+        origins["rollout"] = values.Origin("agent", desk.at(at))
         return rollout_policy("inline", agent.rollout, desk.document, at, desk.notes)
     fleet, source = desk.shared.fleet, desk.shared.fleet_document
     assert fleet is not None
@@ -300,7 +324,7 @@ def _rollout(desk: Desk, agent: Agent, origins: Origins) -> values.RolloutPolicy
     if name not in fleet.rollouts:
         undefined(
             desk.notes,
-            origins.get("rollout", desk.at(at)),
+            _placed(origins, "rollout", desk.at(at)),
             kind="rollout policy",
             name=name,
             known=list(fleet.rollouts),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gateway.policy import Limits, Policy
-from gateway.values import AgentName, Millis, TeamName, content_hash
+from gateway.values import AgentName, Json, Millis, TeamName, content_hash
 from reconciler.findings import Finding, Place
 from runner.spec import ChangeCheck, Check, Recorded, RoleKind, ToolCheck, Until
 
@@ -84,12 +84,61 @@ class WorkspaceConfig:
     protect: tuple[str, ...] = ()
 
 
+Level = Literal["agent", "team", "fleet", "built in"]
+"""Where an effective value comes from, the nearest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who said it: the level, and where it is written. `built in` values are written nowhere."""
+
+    level: Level
+    place: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loosened:
+    """An own value that is looser than what the agent would inherit.
+
+    `path` is that of `origins` (`harness.max_cost_per_run`); both values as people write them.
+    `stricter` is where the stricter value stands: that level's owners decide.
+    """
+
+    path: str
+    value: str
+    inherited: str
+    place: Place
+    stricter: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An artifact an agent owns. `realm` is `mcp` or the address of the repository of a path glob.
+
+    A hand-over has two sides: the old owner says `given_to`, the new one `taken_from`.
+    """
+
+    realm: str
+    pattern: str
+    place: Place
+    given_to: AgentName | None = None
+    taken_from: AgentName | None = None
+
+
+TriggerKind = Literal["schedule", "manual", "event", "webhook", "after", "api"]
+
+
 @dataclass(frozen=True, slots=True)
 class TriggerConfig:
-    """When a run starts; no schedule means only when asked for."""
+    """When a run starts. `what` says which: the name of the event or webhook, else empty."""
 
     schedule: str | None
     timezone: str
+    kind: TriggerKind = "schedule"
+    what: str = ""
+    after: tuple[AgentName, ...] = ()
+    """Agents whose accepted runs start this one."""
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +270,17 @@ class AgentConfig:
     sandbox: SandboxConfig
     workspace: WorkspaceConfig | None
     safety: tuple[ChangeCheck | ToolCheck, ...]
-    owns: tuple[str, ...]
+    owns: tuple[Claim, ...]
     rollout: RolloutPolicy
     trigger: TriggerConfig
     suite: Suite | None
     place: Place
-    origins: Mapping[str, Place]
-    """Where each effective value was written, by its path: `harness.max_steps`, `model`, …"""
+    """Of its name; `place.file` is the agent's file."""
+    origins: Mapping[str, Origin]
+    """Where each effective value comes from, by its path: `harness.max_steps`, `model`, …"""
+    loosened: tuple[Loosened, ...] = ()
+    formerly: AgentName | None = None
+    """The name it had before: history, pointers and claims go with it."""
 
     @property
     def participants(self) -> tuple[ParticipantConfig, ...]:
@@ -237,11 +290,27 @@ class AgentConfig:
 
 @dataclass(frozen=True, slots=True)
 class TeamConfig:
-    """People and the paths they own."""
+    """People and the paths they own. `uses` restricts what their agents may name (globs by kind:
+    `models`, `skills`, `servers`); a kind that is not there is not restricted."""
 
     name: TeamName
     members: tuple[str, ...]
     owns: tuple[str, ...]
+    uses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    defaults: Mapping[str, Json] = field(default_factory=dict)
+    """What its agents inherit, by path (`harness.max_steps`), as plain values; for comparing."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerRule:
+    """Who decides about paths that match (gitignore patterns, the last match wins).
+
+    From `teams.*.owns` and, where there is one, CODEOWNERS. `owners` are team names or logins.
+    """
+
+    pattern: str
+    owners: tuple[str, ...]
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +328,13 @@ class Fleet:
     """Image name → digest, from interlock.lock."""
     rollouts: Mapping[str, RolloutPolicy]
     agents: Mapping[AgentName, AgentConfig]
+    owners: tuple[OwnerRule, ...] = ()
+    forge: str = "local"
+    """Kind of forge the pull requests live on."""
+    defaults: Mapping[str, Json] = field(default_factory=dict)
+    """What every agent inherits, by path, as plain values; for comparing."""
+    places: Mapping[tuple[str, str], Place] = field(default_factory=dict)
+    """(kind, name) → where a shared thing is named: model, provider, server, budget, team, …"""
 
 
 @dataclass(frozen=True, slots=True)

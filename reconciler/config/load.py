@@ -141,28 +141,21 @@ def _refuse_twins(drafts: list[_Draft]) -> None:
 
 def _refuse_shared_claims(drafts: list[_Draft]) -> None:
     """An artifact has one owner. Both are told, and both wait until it is settled."""
-    claims: list[tuple[_Draft, int, str, str]] = []
-    for draft in drafts:
-        if draft.config is None:
-            continue
-        workspace = draft.config.workspace
-        for index, claim in enumerate(draft.config.owns):
-            # A path is claimed within one repository; mcp: claims are the same everywhere.
-            realm = "mcp" if claim.startswith("mcp:") else (workspace.git if workspace else "")
-            claims.append((draft, index, realm, claim))
-    for position, (draft, index, realm, claim) in enumerate(claims):
-        for other, other_index, other_realm, other_claim in claims[:position]:
-            if other is draft or realm != other_realm or not overlap(claim, other_claim):
-                continue
-            for one, at, mine, twin, twin_at in (
-                (draft, index, claim, other, other_index),
-                (other, other_index, other_claim, draft, index),
+    claims = [(draft, claim) for draft in drafts if draft.config for claim in draft.config.owns]
+    for position, (draft, claim) in enumerate(claims):
+        for other, twin in claims[:position]:
+            if (
+                other is draft
+                or claim.realm != twin.realm
+                or not overlap(claim.pattern, twin.pattern)
             ):
-                place = twin.document.at(["agent", "owns", twin_at])
+                continue
+            for one, mine, two, theirs in ((draft, claim, other, twin), (other, twin, draft, claim)):
                 one.notes.error(
                     "claimed-twice",
-                    one.document.at(["agent", "owns", at]),
-                    f"{quoted(mine)} is also claimed by agent {quoted(twin.name)} (at {place})",
+                    mine.place,
+                    f"{quoted(mine.pattern)} is also claimed by agent {quoted(two.name)}"
+                    f" (at {theirs.place})",
                     "let one of them own it",
                 )
 

@@ -37,7 +37,8 @@ def compile_agent(
     """The release of one agent, or findings when its sandbox image has no digest."""
     image = {**(images or {}), **fleet.images}.get(agent.sandbox.image)
     if image is None:
-        place = agent.origins.get("sandbox.image", agent.place)
+        origin = agent.origins.get("sandbox.image")
+        place = origin.place if origin is not None and origin.place is not None else agent.place
         return (
             Finding(
                 "image-not-locked",

@@ -278,7 +278,7 @@ def _summary(config: AgentConfig) -> dict[str, object]:
         "cases": len(config.suite.cases) if config.suite else 0,
         "model": config.main.model,
         "tools": sorted(config.main.tools),
-        "owns": list(config.owns),
+        "owns": [claim.pattern for claim in config.owns],
         "max_cost_nano": config.limits.max_cost,
     }
 

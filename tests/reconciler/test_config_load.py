@@ -25,9 +25,9 @@ def test_limits_are_the_agents_or_inherited_and_each_knows_its_origin() -> None:
     assert agent.limits == Limits(
         max_steps=30, max_tokens=400_000, max_cost=500_000_000, max_wall_ms=1_200_000
     )
-    assert str(agent.origins["harness.max_steps"]) == f"{AGENT}:9:24"
-    assert str(agent.origins["harness.max_cost_per_run"]) == "interlock.yaml:6:77"
-    assert str(agent.origins["model"]) == "interlock.yaml:4:12"
+    assert str(agent.origins["harness.max_steps"].place) == f"{AGENT}:9:24"
+    assert str(agent.origins["harness.max_cost_per_run"].place) == "interlock.yaml:6:77"
+    assert str(agent.origins["model"].place) == "interlock.yaml:4:12"
 
 
 def test_a_subagent_inherits_the_model_and_no_tools() -> None:
