@@ -150,7 +150,10 @@ def _refuse_shared_claims(drafts: list[_Draft]) -> None:
                 or not overlap(claim.pattern, twin.pattern)
             ):
                 continue
-            for one, mine, two, theirs in ((draft, claim, other, twin), (other, twin, draft, claim)):
+            for one, mine, two, theirs in (
+                (draft, claim, other, twin),
+                (other, twin, draft, claim),
+            ):
                 one.notes.error(
                     "claimed-twice",
                     mine.place,
