@@ -93,7 +93,7 @@ class Subject:
                 "scope": self.scope,
                 "before": self.before,
                 "after": self.after,
-                "kinds": sorted({f"{one.kind} {one.text}" for one in self.loosenings}),
+                "what": [*sorted({f"{one.kind} {one.text}" for one in self.loosenings})],
             }
         )
 
