@@ -6,7 +6,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: setup demo test check bench docs
+.PHONY: setup demo test check bench bench-config docs
 
 setup:
 	@.ci/setup
@@ -25,6 +25,11 @@ check:
 bench:
 	@.ci/setup tests
 	@$(PYTHON) -m pytest tests/benchmarks -m benchmark --timeout=1800 -q -s $(ARGS)
+
+# SIZES=1000 for one size; the default is 1,000, 10,000 and 50,000 agents
+bench-config:
+	@.ci/setup venv
+	@$(PYTHON) -m pytest tests/benchmarks/test_config_scale.py -m benchmark --timeout=1800 -q -s $(ARGS)
 
 docs:
 	@.ci/setup venv

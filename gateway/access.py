@@ -1,4 +1,4 @@
-"""Who is calling and what they may reach: tokens, stops, and the policy that is current.
+"""Who is calling and what they may reach: tokens, stops, the current policy and its ceilings.
 
 Other processes write here through plain transactions (the reconciler issues, revokes, publishes);
 the gateway reads on every call, and again inside the transaction that reserves, so that a
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from gateway.database import Database, Row, Transaction
-from gateway.policy import Grants, Policy, effective
+from gateway.policy import AgentPolicy, Grants, Policy, effective, in_recorded_world
 from gateway.refusals import Code, Refusal
 from gateway.values import (
     AgentName,
@@ -39,6 +39,11 @@ class Caller:
     principal: Principal
     grants: Grants
     recorded: tuple[Mapping[str, Any], ...] | None
+
+    @property
+    def sealed(self) -> bool:
+        """An eval in a recorded world: none of its tool calls can leave the gateway."""
+        return self.principal.purpose is Purpose.EVAL and self.recorded is not None
 
 
 def hash_token(token: str) -> str:
@@ -142,7 +147,10 @@ def unstop(tx: Transaction, agent: str) -> bool:
 
 
 def publish(tx: Transaction, policy: Policy, *, now: Millis) -> str:
-    """Make a policy the current one, from the next call on; returns its digest. Idempotent."""
+    """Make a policy the current one, from the next call on; returns its digest. Idempotent.
+
+    What each agent may do of it is published beside it, by `put_ceilings`.
+    """
     digest = policy.digest()
     tx.execute(
         "INSERT INTO policies (digest, document, published_at) VALUES (:digest, :document, :now)"
@@ -159,14 +167,65 @@ def publish(tx: Transaction, policy: Policy, *, now: Millis) -> str:
     return digest
 
 
+def put_ceilings(tx: Transaction, ceilings: Mapping[AgentName, AgentPolicy]) -> int:
+    """Make these the ceilings of these agents, from the next call on; the other agents keep
+    theirs. Writes only what differs, and returns how many that were."""
+    written = 0
+    for agent, ceiling in ceilings.items():
+        document = ceiling.model_dump_json()
+        written += tx.execute(
+            "INSERT INTO ceilings (agent, document, digest) VALUES (:agent, :document, :digest)"
+            " ON CONFLICT (agent) DO UPDATE SET document = :document, digest = :digest"
+            " WHERE ceilings.digest <> :digest",
+            agent=agent,
+            document=document,
+            digest=hashlib.sha256(document.encode()).hexdigest(),
+        )
+    return written
+
+
+def drop_ceilings(tx: Transaction, agents: Iterable[AgentName]) -> int:
+    """These agents may do nothing from the next call on; returns how many had a ceiling."""
+    return sum(
+        tx.execute("DELETE FROM ceilings WHERE agent = :agent", agent=agent) for agent in agents
+    )
+
+
+def with_ceiling(reader: Reader) -> frozenset[AgentName]:
+    """Every agent that may do anything at all."""
+    return frozenset(AgentName(r["agent"]) for r in reader.read("SELECT agent FROM ceilings"))
+
+
+def agent_policy(reader: Reader, agent: str) -> AgentPolicy | None:
+    """What an agent may do today; None: nothing."""
+    row = reader.one("SELECT document, digest FROM ceilings WHERE agent = :agent", agent=agent)
+    if row is None:
+        return None
+    known = _CEILINGS.get(row["digest"])
+    if known is None:
+        while len(_CEILINGS) >= 1024:
+            _CEILINGS.pop(next(iter(_CEILINGS)))
+        known = _CEILINGS[row["digest"]] = AgentPolicy.model_validate_json(row["document"])
+    return known
+
+
+_CEILINGS: dict[str, AgentPolicy] = {}
+"""Parsed ceilings by digest: a document never changes under its digest."""
+
+
+def current_digest(reader: Reader) -> str | None:
+    """The identity of the policy in force; None when none has been published yet."""
+    row = reader.one("SELECT digest FROM current_policy WHERE id = 1")
+    return row["digest"] if row is not None else None
+
+
 def current_policy(reader: Reader) -> tuple[str, Policy]:
     """The policy in force and its digest. Raises Refusal (no_policy) when there is none."""
-    row = reader.one("SELECT digest FROM current_policy WHERE id = 1")
-    if row is None:
+    digest = current_digest(reader)
+    if digest is None:
         raise Refusal(
             Code.NO_POLICY, "no policy has been published yet: run `interlock reconcile --once`"
         )
-    digest: str = row["digest"]
     known = _POLICIES.get(digest)
     if known is None:
         document = reader.one("SELECT document FROM policies WHERE digest = :digest", digest=digest)
@@ -248,15 +307,23 @@ def _grants(document: str) -> Grants:
     return Grants.model_validate_json(document)
 
 
-def rights(who: Caller, policy: Policy) -> Grants:
-    """What the caller may reach now: its release's grants ∩ the current policy's."""
-    return effective(who.grants, policy, who.principal.agent, who.principal.role)
+def ceiling(reader: Reader, who: Caller) -> Grants | None:
+    """Today's ceiling of the caller's role; None: it may do nothing.
+
+    For an eval in its recorded world the ceiling says nothing about tools.
+    """
+    declared = agent_policy(reader, who.principal.agent)
+    found = declared.roles.get(who.principal.role) if declared else None
+    return in_recorded_world(who.grants, found) if who.sealed else found
 
 
-def sides(who: Caller, policy: Policy) -> tuple[Grants, ...]:
+def rights(who: Caller, ceiling: Grants | None) -> Grants:
+    """What the caller may reach now: its release's grants ∩ its ceiling."""
+    return effective(who.grants, ceiling)
+
+
+def sides(who: Caller, ceiling: Grants | None) -> tuple[Grants, ...]:
     """Both sides of `rights`: what the release grants, and today's ceiling where there is one."""
-    declared = policy.agents.get(who.principal.agent)
-    ceiling = declared.roles.get(who.principal.role) if declared else None
     return (who.grants,) if ceiling is None else (who.grants, ceiling)
 
 

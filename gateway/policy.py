@@ -1,13 +1,15 @@
-"""What the platform allows right now: one immutable snapshot, published by the reconciler.
+"""What the platform and each agent are allowed right now, as the reconciler publishes it.
 
 The documents of the config repo's `gateway/` folder are parsed and located by the reconciler into
-the models below; the gateway itself never reads YAML. The snapshot also carries, per agent, the
-ceiling that the watched branch states *today*, so that
+the models below; the gateway itself never reads YAML. What all agents share is one immutable
+snapshot (`Policy`); the ceiling that the watched branch states *today* for one agent is a document
+of its own (`AgentPolicy`), so that a commit that touches one agent of many thousands publishes one
+small document. With both,
 
     effective policy = what the release grants  ∩  what the current policy allows
 
 holds at every call: tightening works at once and without a rollout, loosening travels in a release
-(format interlock.policy/1, docs/formats/effective-policy.md). Pure: no I/O, no clock.
+(format interlock.policy/2, docs/formats/effective-policy.md). Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -17,24 +19,14 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from gateway.rules import Frozen as Frozen
+from gateway.rules import Guardrail, RateLimit
+from gateway.rules import SecretRef as SecretRef
 from gateway.values import NanoUSD, Sensitivity, content_hash
 
-FORMAT: Final = "interlock.policy/1"
-
-
-class Frozen(BaseModel):
-    """Base of every document model: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-
-class SecretRef(Frozen):
-    """Where a secret is found, never the secret. Resolved only in the gateway process."""
-
-    env: str | None = None
-    file: str | None = None
+FORMAT: Final = "interlock.policy/2"
 
 
 class Price(Frozen):
@@ -170,9 +162,10 @@ class AgentPolicy(Frozen):
 
 
 class Policy(Frozen):
-    """One snapshot. Its digest is its identity; the gateway keeps it until another is current."""
+    """What all agents share. Its digest is its identity; the gateway keeps it until another is
+    current."""
 
-    format: Literal["interlock.policy/1"] = FORMAT
+    format: Literal["interlock.policy/2"] = FORMAT
     providers: Mapping[str, Provider] = Field(default_factory=dict)
     models: Mapping[str, Model] = Field(default_factory=dict)
     virtual_models: Mapping[str, VirtualModel] = Field(default_factory=dict)
@@ -180,7 +173,8 @@ class Policy(Frozen):
     destructive: tuple[str, ...] = ()
     """Org-wide list of `server.tool` globs that are destructive whatever the server says."""
     budgets: tuple[BudgetRule, ...] = ()
-    agents: Mapping[str, AgentPolicy] = Field(default_factory=dict)
+    rate_limits: tuple[RateLimit, ...] = ()
+    guardrails: tuple[Guardrail, ...] = ()
 
     def digest(self) -> str:
         """SHA-256 of the canonical form: same policy, same digest."""
@@ -208,14 +202,12 @@ class Policy(Frozen):
         return found
 
 
-def effective(release: Grants, policy: Policy, agent: str, role: str) -> Grants:
-    """What may be reached now: the release's grants ∩ the current policy's. Pure and monotone.
+def effective(release: Grants, ceiling: Grants | None) -> Grants:
+    """What may be reached now: the release's grants ∩ the role's ceiling. Pure and monotone.
 
-    A principal whose agent or role the current policy does not know gets nothing (fail closed):
-    the agent was removed, or the policy has not been published yet.
+    Without a ceiling nothing may (fail closed): the agent or its role was removed, or nothing has
+    been published for it yet.
     """
-    declared = policy.agents.get(agent)
-    ceiling = declared.roles.get(role) if declared else None
     if ceiling is None:
         return Grants(limits=Limits(max_steps=0, max_tokens=0, max_cost=NanoUSD(0), max_wall_ms=0))
     return intersect(release, ceiling)
@@ -236,6 +228,15 @@ def intersect(a: Grants, b: Grants) -> Grants:
         tools=tools,
         limits=lower(a.limits, b.limits),
     )
+
+
+def in_recorded_world(release: Grants, ceiling: Grants | None) -> Grants | None:
+    """The ceiling of a run whose every tool is recorded: it holds for models and limits only.
+
+    A change that asks for a new tool must be evaluable before anybody has approved it, and such a
+    run cannot reach a real system whatever it is granted. A role without a ceiling stays without.
+    """
+    return None if ceiling is None else ceiling.model_copy(update={"tools": release.tools})
 
 
 def _both_args(

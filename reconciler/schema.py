@@ -80,4 +80,59 @@ MIGRATIONS = (
             """CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)""",
         ),
     ),
+    Migration(
+        "reconciler",
+        2,
+        (
+            # A person's yes to one subject (plan.model.Subject), used up when it is let through.
+            """CREATE TABLE approvals (
+                approval TEXT PRIMARY KEY, subject TEXT NOT NULL, scope TEXT NOT NULL,
+                pull BIGINT, head TEXT NOT NULL, actor TEXT NOT NULL, reason TEXT NOT NULL,
+                at BIGINT NOT NULL, expires_at BIGINT NOT NULL,
+                consumed_at BIGINT, consumed_by TEXT
+            )""",
+            "CREATE INDEX approvals_by_subject ON approvals (subject)",
+            # What holds, by scope: a shared unit's value; an agent's facts and admitted release.
+            """CREATE TABLE in_force (
+                scope TEXT PRIMARY KEY, value TEXT NOT NULL, digest TEXT NOT NULL,
+                commit_id TEXT NOT NULL, since BIGINT NOT NULL
+            )""",
+            # What the newest commit asks for and may not have before somebody approves it.
+            """CREATE TABLE waiting (
+                waiting TEXT PRIMARY KEY, scope TEXT NOT NULL, document TEXT NOT NULL,
+                commit_id TEXT NOT NULL, since BIGINT NOT NULL
+            )""",
+            # Comments on pull requests whose commands were carried out: each once.
+            """CREATE TABLE pull_comments (
+                pull BIGINT NOT NULL, comment BIGINT NOT NULL, head TEXT NOT NULL,
+                author TEXT NOT NULL, asked TEXT NOT NULL, at BIGINT NOT NULL,
+                PRIMARY KEY (pull, comment)
+            )""",
+            # The pull request whose head a rollout judges; NULL: what the watched branch asks for.
+            "ALTER TABLE rollouts ADD COLUMN pull BIGINT",
+        ),
+    ),
+    Migration(
+        "reconciler",
+        3,
+        (
+            # Which content owns a version, for ever. `shard`: its file of state/, by path.
+            """CREATE TABLE versions (
+                path TEXT NOT NULL, number BIGINT NOT NULL, kind TEXT NOT NULL,
+                oid TEXT NOT NULL, commit_id TEXT NOT NULL, at BIGINT NOT NULL,
+                shard TEXT NOT NULL, PRIMARY KEY (path, number)
+            )""",
+            # Up to which commit of the branch that index was grown.
+            """CREATE TABLE versions_until (branch TEXT PRIMARY KEY, commit_id TEXT NOT NULL)""",
+        ),
+    ),
+    Migration(
+        "reconciler",
+        4,
+        (
+            # A tick asks for what is open, however much there has been.
+            "CREATE INDEX rollouts_open ON rollouts (state, opened_at) WHERE closed_at IS NULL",
+            "CREATE INDEX claims_by_state ON claims (state)",
+        ),
+    ),
 )

@@ -97,4 +97,17 @@ MIGRATIONS = (
             )""",
         ),
     ),
+    Migration(
+        "gateway",
+        2,
+        (
+            # What each agent may do today, apart from what all share: a change of one agent is a
+            # change of one row.
+            """CREATE TABLE ceilings (
+                agent TEXT PRIMARY KEY, document TEXT NOT NULL, digest TEXT NOT NULL
+            )""",
+            # An earlier program's policy held both; until it is published anew nothing is allowed.
+            "DELETE FROM current_policy",
+        ),
+    ),
 )

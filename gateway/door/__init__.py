@@ -74,7 +74,7 @@ class Door:
         """What the caller may reach now, for listings. Raises Refusal."""
         who = access.caller(self._database, token_hash, now=self._clock.now())
         _, policy = access.current_policy(self._database)
-        return access.rights(who, policy), policy
+        return access.rights(who, access.ceiling(self._database, who)), policy
 
     def _run_of(self, token_hash: str) -> RunId:
         """Whose call it is. Raises Refusal: who may not call at all is told before anything."""

@@ -71,7 +71,7 @@ class ModelCalls:
         now = self._books.now()
         who = access.caller(tx, call.token_hash, now=now)
         digest, policy = access.current_policy(tx)
-        grants = access.rights(who, policy)
+        grants = access.rights(who, access.ceiling(tx, who))
         targets = routing.targets(request.model, grants, policy)
         ask = Ask(call.key, who.principal, "model", request.model, call.request_hash, digest, True)
         stands = self._books.standing(tx, call, ask, policy=policy, now=now)

@@ -77,8 +77,8 @@ class ToolCalls:
         now = self._books.now()
         who = access.caller(tx, call.token_hash, now=now)
         digest, policy = access.current_policy(tx)
-        grants = access.rights(who, policy)
-        sides = access.sides(who, policy)
+        ceiling = access.ceiling(tx, who)
+        grants, sides = access.rights(who, ceiling), access.sides(who, ceiling)
         tool = catalogue.check(name, arguments, grants=grants, sides=sides, policy=policy)
         ask = Ask(
             call.key,

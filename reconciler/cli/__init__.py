@@ -12,6 +12,8 @@ import click
 
 COMMANDS = {
     "agents": ("reconciler.cli.reading", "the inventory: every loop, its owner, release and cost"),
+    "approvals": ("reconciler.cli.deciding", "what waits for a person, and whose word it needs"),
+    "approve": ("reconciler.cli.deciding", "say yes to what waits"),
     "costs": (
         "reconciler.cli.reading",
         "the meter: money and tokens by agent, team, model, role, day",
@@ -19,21 +21,39 @@ COMMANDS = {
     "demo": ("reconciler.cli.service", "the whole story on a temporary repo, offline"),
     "doctor": ("reconciler.cli.service", "what this machine lacks, and how to get it"),
     "eval": ("reconciler.cli.gating", "run an agent's suite once and show the grades"),
+    "explain": ("reconciler.cli.lookups", "effective values of an agent, and who said so"),
     "gate": ("reconciler.cli.gating", "decide: what the branch asks for against what is live"),
+    "graph": ("reconciler.cli.graph", "triggers and claims, drawn"),
     "hold": ("reconciler.cli.acting", "no new runs and no promotions of an agent, until resume"),
+    "import": ("reconciler.cli.authoring", "bring over an existing agent or a folder of skills"),
+    "init": ("reconciler.cli.authoring", "start a config repo that runs as it is"),
+    "lint": ("reconciler.cli.lookups", "unattended readiness: may the loops be left alone?"),
     "lock": ("reconciler.cli.service", "refresh interlock.lock: image digests"),
+    "new": ("reconciler.cli.authoring", "add a loop or a skill"),
+    "pr": ("reconciler.cli.pulls", "pull requests of the built-in local forge"),
     "rebuild": ("reconciler.cli.service", "restore a state directory from the reports branch"),
+    "plan": ("reconciler.cli.planning", "what a change can newly do, touch and cost"),
     "reconcile": ("reconciler.cli.service", "ticks until quiet, then out: the scheduled job"),
+    "reject": ("reconciler.cli.deciding", "say no to what waits"),
     "resume": ("reconciler.cli.acting", "lift holds and stops; let a held rollout go on"),
     "rollback": ("reconciler.cli.acting", "take back what is live, at once"),
     "run": ("reconciler.cli.acting", "start a run now"),
     "runs": ("reconciler.cli.reading", "the runs of a loop, newest first"),
+    "schema": ("reconciler.cli.authoring", "JSON Schema of the documents, for editors"),
     "serve": ("reconciler.cli.service", "the service: reconciler, gateway and runner"),
     "status": ("reconciler.cli.reading", "rollouts, holds and alerts: what needs a look"),
     "stop": ("reconciler.cli.acting", "refuse every call of agents, and end their runs"),
+    "touches": (
+        "reconciler.cli.lookups",
+        "what an agent can read, write, destroy, send to and spend",
+    ),
     "trace": ("reconciler.cli.reading", "every step of one run, with tokens and cost"),
     "validate": ("reconciler.cli.checking", "findings of a config repo with file:line:column"),
     "version": ("reconciler.cli.service", "the version of this program"),
+    "who-touches": (
+        "reconciler.cli.lookups",
+        "every agent that can reach a tool, model, secret, path …",
+    ),
 }
 """Name → (module, one line). The function in the module is called like the command."""
 
@@ -50,7 +70,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(COMMANDS[cmd_name][0])
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

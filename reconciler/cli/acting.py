@@ -22,7 +22,7 @@ from reconciler.cli.options import (
 )
 
 
-def _where(command: F) -> F:
+def where(command: F) -> F:
     """Options of every verb: who, where, and with which key it is written into the record."""
     command = click.option(
         "--signing-key",
@@ -32,7 +32,7 @@ def _where(command: F) -> F:
     return actor_option(state_option(repo_option(json_option(guarded(command)))))
 
 
-def _act(given: dict[str, Any], do: Callable[[Any], Any], *, record: bool = True) -> Any:
+def act(given: dict[str, Any], do: Callable[[Any], Any], *, record: bool = True) -> Any:
     """Carry the operation out where it holds, and show what it did."""
     from reconciler.process.compose import Options
     from reconciler.process.oncall import act
@@ -50,7 +50,7 @@ def _act(given: dict[str, Any], do: Callable[[Any], Any], *, record: bool = True
 @click.argument("agent")
 @click.option("--to", help="Release to go back to [default: the one before].")
 @reason_option
-@_where
+@where
 def rollback_command(agent: str, to: str | None, reason: str, actor: str, **given: Any) -> None:
     """Take back what is live now, in one transaction.
 
@@ -59,7 +59,7 @@ def rollback_command(agent: str, to: str | None, reason: str, actor: str, **give
     """
     from reconciler import operations
 
-    _act(
+    act(
         given,
         lambda context: operations.rollback(
             context.database, context.clock, agent, to=to, reason=reason, actor=actor
@@ -71,7 +71,7 @@ def rollback_command(agent: str, to: str | None, reason: str, actor: str, **give
 @click.argument("agent")
 @click.option("--for", "duration", help="How long: 30m, 4h, 2d [default: until resume].")
 @reason_option
-@_where
+@where
 def hold_command(agent: str, duration: str | None, reason: str, actor: str, **given: Any) -> None:
     """No new runs and no promotions of AGENT (`*`: the fleet). Open runs go on."""
     from reconciler import operations
@@ -83,7 +83,7 @@ def hold_command(agent: str, duration: str | None, reason: str, actor: str, **gi
             expires = parse_duration(duration)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--for") from None
-    _act(
+    act(
         given,
         lambda context: operations.hold(
             context.database,
@@ -99,12 +99,12 @@ def hold_command(agent: str, duration: str | None, reason: str, actor: str, **gi
 @click.command("stop")
 @click.argument("agents", nargs=-1)
 @reason_option
-@_where
+@where
 def stop_command(agents: tuple[str, ...], reason: str, actor: str, **given: Any) -> None:
     """Refuse every call of AGENTS (none given: of all) from now on, and end their runs."""
     from reconciler import operations
 
-    _act(
+    act(
         given,
         lambda context: operations.stop(
             context.database, context.clock, agents, reason=reason, actor=actor
@@ -115,12 +115,12 @@ def stop_command(agents: tuple[str, ...], reason: str, actor: str, **given: Any)
 @click.command("resume")
 @click.argument("agent")
 @reason_option
-@_where
+@where
 def resume_command(agent: str, reason: str, actor: str, **given: Any) -> None:
     """Lift holds and stops of AGENT (`*`: those on the fleet); let its held rollout go on."""
     from reconciler import operations
 
-    _act(given, lambda context: operations.resume(context, agent, reason=reason, actor=actor))
+    act(given, lambda context: operations.resume(context, agent, reason=reason, actor=actor))
 
 
 @click.command("run")
@@ -135,7 +135,7 @@ def resume_command(agent: str, reason: str, actor: str, **given: Any) -> None:
 @click.option(
     "--follow", is_flag=True, help="Wait for its end (or execute it now); show its steps."
 )
-@_where
+@where
 def run_command(
     agent: str,
     text: str,
@@ -154,7 +154,7 @@ def run_command(
 
     told = event.read_text() if event is not None else text
     token = key or secrets.token_hex(8)
-    done = _act(
+    done = act(
         given,
         lambda context: operations.run(context, agent, text=told, actor=actor, token=token),
         # The claim is pushed by whoever executes the run: claimed and not executed, it would

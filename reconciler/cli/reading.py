@@ -21,7 +21,8 @@ NOTHING = "nothing has been reconciled here yet: `interlock reconcile --once --r
 
 
 @contextmanager
-def _snapshot(state: Path) -> Iterator[Transaction]:
+def snapshot(state: Path) -> Iterator[Transaction]:
+    """The store of a state directory at one moment; leaves with a hint when there is none."""
     from reconciler.process.store import open_database
 
     if not (state / "interlock.sqlite").exists():
@@ -31,16 +32,16 @@ def _snapshot(state: Path) -> Iterator[Transaction]:
         yield tx
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Dataclasses as JSON, for `--json`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 
@@ -52,12 +53,13 @@ def status_command(state: Path, as_json: bool) -> None:
     """What needs a look: open and recent rollouts, holds, stops, findings, alerts."""
     from reconciler.record import views
 
-    with _snapshot(state) as tx:
+    with snapshot(state) as tx:
         now = SystemClock.from_environment(os.environ).now()
         fleet = views.fleet(tx, now)
         rollouts = views.rollouts(tx, limit=12)
+        waiting = views.waiting(tx)
     if as_json:
-        show_json({"fleet": _plain(fleet), "rollouts": _plain(rollouts)})
+        show_json({"fleet": plain(fleet), "rollouts": plain(rollouts), "waiting": plain(waiting)})
         return
     running = sum(1 for agent in fleet.agents if agent.stable)
     click.echo(
@@ -78,6 +80,11 @@ def status_command(state: Path, as_json: bool) -> None:
         else "none yet",
     )
     attention = [
+        *(
+            f"waits  {w.scope}: {w.what[0]}; decide with `interlock approve {w.id}`"
+            for w in waiting
+            if w.kind == "change"
+        ),
         *(f"stop   {s.agent}: {s.reason} ({s.actor}, {moment(s.at)})" for s in fleet.stops),
         *(
             f"hold   {h.agent} ({h.kind}): {h.reason} ({h.actor}, {moment(h.at)})"
@@ -109,10 +116,10 @@ def agents_command(state: Path, as_json: bool) -> None:
     """The inventory: every loop, who owns it, what it runs on, what it costs."""
     from reconciler.record import views
 
-    with _snapshot(state) as tx:
+    with snapshot(state) as tx:
         fleet = views.fleet(tx, SystemClock.from_environment(os.environ).now())
     if as_json:
-        show_json(_plain(fleet.agents))
+        show_json(plain(fleet.agents))
         return
     if not fleet.agents:
         click.echo(NOTHING)
@@ -162,10 +169,10 @@ def runs_command(agent: str | None, limit: int, evals: bool, state: Path, as_jso
     """The runs of AGENT (or of all), newest first."""
     from reconciler.record import views
 
-    with _snapshot(state) as tx:
+    with snapshot(state) as tx:
         runs = views.runs(tx, agent, None if evals else "live", limit)
     if as_json:
-        show_json(_plain(runs))
+        show_json(plain(runs))
         return
     if not runs:
         click.echo(f"no runs{f' of {agent}' if agent else ''} yet")
@@ -207,7 +214,7 @@ def show_trace(state: Path, run: str, *, as_json: bool, full: bool = False) -> N
     """Print one run's steps as a tree; exit code 1 when there is no such run."""
     from reconciler.record import views
 
-    with _snapshot(state) as tx:
+    with snapshot(state) as tx:
         found = tx.read(
             "SELECT run FROM runs WHERE run = :run OR run LIKE :prefix ORDER BY run LIMIT 2",
             run=run,
@@ -217,7 +224,7 @@ def show_trace(state: Path, run: str, *, as_json: bool, full: bool = False) -> N
             fail(f"there is no run {run!r}; `interlock runs` lists them", NEGATIVE)
         detail = views.run(tx, found[0]["run"])
     if as_json:
-        show_json(_plain(detail))
+        show_json(plain(detail))
         return
     head, outcome = detail.run, detail.outcome
     click.echo(
@@ -318,14 +325,14 @@ def costs_command(by: str, since: str, state: Path, as_json: bool) -> None:
         back = duration(since)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--since") from None
-    with _snapshot(state) as tx:
+    with snapshot(state) as tx:
         now = SystemClock.from_environment(os.environ).now()
         try:
             lines = views.costs(tx, columns, Millis(now - back))
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--by") from None
     if as_json:
-        show_json(_plain(lines))
+        show_json(plain(lines))
         return
     if not lines:
         click.echo(f"nothing was spent in the last {since}")

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any
 
 from gateway.policy import BudgetRule, Limits, Window
 from gateway.values import AgentName, TeamName
 from reconciler.config import fleet as values
+from reconciler.config.duties import claims_of, trigger_of
+from reconciler.config.inheritance import BUILT_IN, Ledger, loosenings
 from reconciler.config.models.agent import Agent, AgentFile
-from reconciler.config.models.fleet import Rollout, Sandbox
+from reconciler.config.models.fleet import Rollout
 from reconciler.config.participants import (
     LIMIT_KEYS,
     Desk,
     Path,
-    limits_of,
     resolve_main,
     resolve_subagents,
 )
 from reconciler.config.positions import Document
 from reconciler.config.reader import Notes, Reader
-from reconciler.config.rollouts import MINIMUM_CASES, rollout_policy
+from reconciler.config.rollouts import MINIMUM_CASES, rollout_policy, weaker
 from reconciler.config.shared import Shared, home, undefined
 from reconciler.config.suites import check_of, read_suite
-from reconciler.findings import Place, did_you_mean, quoted
+from reconciler.config.uses import check_uses
+from reconciler.findings import did_you_mean, quoted
 from runner.spec import ChangeCheck, RoleKind, SandboxSpec, ToolCheck, Until
 
 UNOWNED = TeamName("unowned")
@@ -38,6 +43,10 @@ SANDBOX_FALLBACK = {
 }
 """What holds when neither the agent nor the fleet says anything."""
 
+HARNESS = {key: f"harness.{key}" for key in LIMIT_KEYS}
+SANDBOX = {key: f"sandbox.{key}" for key in SANDBOX_FALLBACK}
+"""Key → path in `origins`: made once, since a fleet has thousands of agents."""
+
 Origins = dict[str, values.Origin]
 
 
@@ -48,22 +57,28 @@ def resolve_agent(
 
     Every problem is in `notes`; an agent with any error there must not be used.
     """
-    agent = file.agent
     desk = Desk(reader, shared, shared.platform, document, notes)
-    origins: Origins = {}
-    team = _team(desk, agent, origins)
-    limits = _limits(desk, agent, origins)
+    ledger = Ledger(shared.layers(file.agent.team or ""))
+    team = _team(desk, file.agent, ledger.origins)
+    model = ledger.settle("model", file.agent.model, _own(desk, ["agent", "model"]))
+    agent = file.agent.model_copy(update={"model": model})
+    limits = reader.same(_limits(desk, agent, ledger))
     _require_money_limit(desk, agent.name, team, limits)
     main = resolve_main(desk, agent, limits)
     subagents = resolve_subagents(desk, agent, limits)
-    until = _until(desk, agent, subagents)
+    until = reader.same(_until(desk, agent, subagents))
+    ledger.settle("harness.until", agent.harness.until, _own(desk, ["agent", "harness", "until"]))
     if main is not None:
-        main, subagents = _approvals(desk, agent, main, subagents)
-        _note_origin(desk, origins, "model", ["agent", "model"], ["defaults", "model"])
-    sandbox = _sandbox(desk, agent, origins)
-    _check_claims(desk, agent)
-    rollout = _rollout(desk, agent, origins)
-    suite = _suite(desk, file, rollout)
+        main, subagents = _approvals(desk, agent, main, subagents, ledger)
+    sandbox = reader.same(_sandbox(desk, agent, ledger))
+    rollout = _rollout(desk, agent, ledger)
+    suite = _suite(desk, file, agent, rollout)
+    _subagent_origins(desk, agent, ledger.origins)
+    check_uses(desk, file.agent, model, ledger.origins, suite)
+    if agent.formerly == agent.name:
+        desk.notes.error(
+            "formerly", desk.at(["agent", "formerly"]), "that is its name now", "remove it"
+        )
     if main is None or rollout is None:
         return None
     workspace = agent.sandbox.workspace
@@ -79,34 +94,27 @@ def resolve_agent(
         if workspace is None
         else values.WorkspaceConfig(workspace.git, workspace.ref, tuple(workspace.protect)),
         safety=tuple(_safety(agent)),
-        owns=_claims(desk, agent),
+        owns=claims_of(desk, agent),
         rollout=rollout,
-        trigger=values.TriggerConfig(
-            file.trigger.schedule,
-            file.trigger.timezone,
-            kind="manual" if file.trigger.manual else "schedule",
-            place=document.at(["trigger"]),
-        ),
+        trigger=trigger_of(desk, file.trigger),
         suite=suite,
         place=document.at(["agent", "name"]),
-        origins=origins,
+        origins=ledger.origins,
+        loosened=tuple(ledger.loosened),
+        formerly=AgentName(agent.formerly) if agent.formerly else None,
     )
 
 
-def _note_origin(desk: Desk, origins: Origins, name: str, own: Path, inherited: Path) -> None:
-    """Record where a value comes from: the agent's file, interlock.yaml, or neither."""
-    if desk.document.has(own):
-        origins[name] = values.Origin("agent", desk.at(own))
-        return
-    fleet = desk.shared.fleet_document
-    if fleet is not None and fleet.has(["fleet", *inherited]):
-        origins[name] = values.Origin("fleet", fleet.at(["fleet", *inherited]))
+def _own(desk: Desk, at: Path) -> Callable[[], values.Origin]:
+    """The origin of what the agent says itself, made when it is asked for."""
+    return lambda: values.Origin("agent", desk.at(at))
 
 
 def _team(desk: Desk, agent: Agent, origins: Origins) -> TeamName:
     place = desk.place(["agent", "team"], ["agent", "name"])
     if agent.team is None:
         desk.notes.warn("no-team", place, f"agent {quoted(agent.name)} has no owner", "add team")
+        origins["team"] = BUILT_IN
         return UNOWNED
     if agent.team not in desk.shared.teams:
         undefined(
@@ -121,35 +129,35 @@ def _team(desk: Desk, agent: Agent, origins: Origins) -> TeamName:
     return TeamName(agent.team)
 
 
-def _tighter(
-    desk: Desk, name: str, own: int | None, inherited: int | None, *, at: Path, default: Path
-) -> None:
-    """An agent may lower what it inherits. Raising it is refused, with where the limit stands."""
-    fleet = desk.shared.fleet_document
-    if own is None or inherited is None or own <= inherited or fleet is None:
-        return
-    origin = fleet.at(["fleet", *default])
-    desk.notes.error(
-        "loosened",
-        desk.at(at),
-        f"{name} is above the fleet's limit (at {origin})",
-        f"lower it, or raise the limit in {origin.file}",
-    )
-
-
-def _limits(desk: Desk, agent: Agent, origins: Origins) -> Limits:
-    defaults = desk.shared.fleet.defaults.harness if desk.shared.fleet else None
-    own = limits_of(agent.harness)
-    inherited = limits_of(defaults) if defaults else Limits()
-    chosen: dict[str, int | None] = {}
-    for key, field in LIMIT_KEYS.items():
-        mine, theirs = getattr(own, field), getattr(inherited, field)
-        at: Path = ["agent", "harness", key]
-        default: Path = ["defaults", "harness", key]
-        _tighter(desk, key, mine, theirs, at=at, default=default)
-        _note_origin(desk, origins, f"harness.{key}", at, default)
-        chosen[field] = mine if mine is not None else theirs
+def _limits(desk: Desk, agent: Agent, ledger: Ledger) -> Limits:
+    chosen = {
+        field: ledger.limit(
+            HARNESS[key], getattr(agent.harness, key), _own(desk, ["agent", "harness", key])
+        )
+        for key, field in LIMIT_KEYS.items()
+    }
     return Limits.model_validate(chosen)
+
+
+@lru_cache(maxsize=4096)
+def _below(subagent: str, path: str) -> str:
+    """The path of a sub-agent's value: one text for all agents that name theirs alike."""
+    return f"subagents.{subagent}.{path}"
+
+
+def _subagent_origins(desk: Desk, agent: Agent, origins: Origins) -> None:
+    """A sub-agent has what it says itself, else what the agent has."""
+    for index, subagent in enumerate(agent.subagents):
+        at: Path = ["agent", "subagents", index]
+        for path, own in (
+            ("model", subagent.model),
+            *((HARNESS[key], getattr(subagent.harness, key)) for key in LIMIT_KEYS),
+        ):
+            name = _below(subagent.name, path)
+            if own is None:
+                origins[name] = origins[path]
+            else:
+                origins[name] = values.Origin("agent", desk.at([*at, *path.split(".")]))
 
 
 def _require_money_limit(desk: Desk, agent: str, team: TeamName, limits: Limits) -> None:
@@ -205,20 +213,32 @@ def _approvals(
     agent: Agent,
     main: values.ParticipantConfig,
     subagents: tuple[values.ParticipantConfig, ...],
+    ledger: Ledger,
 ) -> tuple[values.ParticipantConfig, tuple[values.ParticipantConfig, ...]]:
-    """Mark the tools whose calls wait for a person: the agent's list and the fleet's."""
+    """Mark the tools whose calls wait for a person.
+
+    Lists add up: what a level above asks for cannot be dropped below, so the origin that is noted
+    is the highest that asks.
+    """
     granted = sorted({tool for p in (main, *subagents) for tool in p.tools})
-    wanted: set[str] = set()
-    for name in agent.approvals:
+    wanted: Origins = {}
+    for index, name in enumerate(agent.approvals):
+        place = desk.at(["agent", "approvals", name], key=True)
+        if not desk.document.has(["agent", "approvals", name]):
+            place = desk.at(["agent", "approvals", index])
         meant = _meant(name, granted)
         if not meant:
-            place = desk.at(["agent", "approvals", name], key=True)
             fix = did_you_mean(name, granted) or f"granted: {', '.join(granted) or 'none'}"
             desk.notes.error("undefined", place, f"tool {quoted(name)} is not granted", fix)
-        wanted |= meant
-    if desk.shared.fleet is not None:
-        for name in desk.shared.fleet.defaults.approvals:
-            wanted |= _meant(name, granted)
+        if meant:
+            wanted |= dict.fromkeys(meant, values.Origin("agent", place))
+    for layer in ledger.layers:
+        for name in layer.approvals:
+            wanted |= dict.fromkeys(_meant(name, granted), layer.origins[f"approvals.{name}"])
+    for tool in sorted(wanted):
+        ledger.origins[f"approvals.{tool}"] = wanted[tool]
+    if not wanted:
+        return main, subagents
     marked = [_with_approvals(p, wanted) for p in (main, *subagents)]
     return marked[0], tuple(marked[1:])
 
@@ -228,7 +248,7 @@ def _meant(name: str, granted: list[str]) -> set[str]:
 
 
 def _with_approvals(
-    participant: values.ParticipantConfig, wanted: set[str]
+    participant: values.ParticipantConfig, wanted: Collection[str]
 ) -> values.ParticipantConfig:
     tools = {
         name: values.GrantedTool(args=tool.args, approval=tool.approval or name in wanted)
@@ -237,18 +257,12 @@ def _with_approvals(
     return values.replace_tools(participant, tools)
 
 
-def _sandbox(desk: Desk, agent: Agent, origins: Origins) -> values.SandboxConfig:
-    own: Sandbox = agent.sandbox
-    defaults = desk.shared.fleet.defaults.sandbox if desk.shared.fleet else Sandbox()
-    chosen = {}
+def _sandbox(desk: Desk, agent: Agent, ledger: Ledger) -> values.SandboxConfig:
+    chosen: dict[str, Any] = {}
     for key, fallback in SANDBOX_FALLBACK.items():
-        mine, theirs = getattr(own, key), getattr(defaults, key)
-        at: Path = ["agent", "sandbox", key]
-        default: Path = ["defaults", "sandbox", key]
-        if key != "image":
-            _tighter(desk, key, mine, theirs, at=at, default=default)
-        _note_origin(desk, origins, f"sandbox.{key}", at, default)
-        chosen[key] = next(v for v in (mine, theirs, fallback) if v is not None)
+        path, own = SANDBOX[key], getattr(agent.sandbox, key)
+        settle = ledger.settle if key == "image" else ledger.limit
+        chosen[key] = settle(path, own, _own(desk, ["agent", "sandbox", key]), built_in=fallback)
     return values.SandboxConfig(
         image=chosen["image"],
         cpus_milli=chosen["cpus"],
@@ -256,41 +270,6 @@ def _sandbox(desk: Desk, agent: Agent, origins: Origins) -> values.SandboxConfig
         pids=chosen["pids"],
         disk_bytes=chosen["disk"],
         exec_timeout_ms=chosen["exec_timeout"],
-    )
-
-
-def _check_claims(desk: Desk, agent: Agent) -> None:
-    for index, claim in enumerate(agent.owns):
-        if not claim.startswith("mcp:"):
-            continue
-        server = claim.removeprefix("mcp:").partition("/")[0]
-        if server not in desk.shared.servers:
-            undefined(
-                desk.notes,
-                desk.at(["agent", "owns", index]),
-                kind="server",
-                name=server,
-                known=list(desk.shared.servers),
-                home=home(desk.shared, "server", "gateway/mcp-servers.yaml"),
-            )
-
-
-def _placed(origins: Origins, name: str, otherwise: Place) -> Place:
-    origin = origins.get(name)
-    return origin.place if origin is not None and origin.place is not None else otherwise
-
-
-def _claims(desk: Desk, agent: Agent) -> tuple[values.Claim, ...]:
-    """A path is claimed within one repository; mcp: claims are the same everywhere."""
-    workspace = agent.sandbox.workspace
-    here = workspace.git if workspace else ""
-    return tuple(
-        values.Claim(
-            realm="mcp" if claim.startswith("mcp:") else here,
-            pattern=claim,
-            place=desk.at(["agent", "owns", index]),
-        )
-        for index, claim in enumerate(agent.owns)
     )
 
 
@@ -303,40 +282,44 @@ def _safety(agent: Agent) -> list[ChangeCheck | ToolCheck]:
     return found
 
 
-def _rollout(desk: Desk, agent: Agent, origins: Origins) -> values.RolloutPolicy | None:
+def _rollout(desk: Desk, agent: Agent, ledger: Ledger) -> values.RolloutPolicy | None:
+    """The policy that holds; a weaker one than the team's or the fleet's is marked."""
     at: Path = ["agent", "rollout"]
-    if isinstance(agent.rollout, Rollout):
-        origins["rollout"] = values.Origin("agent", desk.at(at))
-        return rollout_policy("inline", agent.rollout, desk.document, at, desk.notes)
-    fleet, source = desk.shared.fleet, desk.shared.fleet_document
-    assert fleet is not None
-    assert source is not None
-    name = agent.rollout or fleet.defaults.rollout
-    _note_origin(desk, origins, "rollout", at, ["defaults", "rollout"])
-    if name is None:
+    policies = desk.shared.rollouts
+    own = agent.rollout
+    mine: values.RolloutPolicy | None = None
+    if isinstance(own, Rollout):
+        mine = rollout_policy("inline", own, desk.document, at, desk.notes)
+    elif own is not None and own not in policies:
+        assert desk.shared.fleet_document is not None
+        undefined(
+            desk.notes,
+            desk.at(at),
+            kind="rollout policy",
+            name=own,
+            known=list(policies),
+            home=desk.shared.fleet_document.file,
+        )
+        return None
+    elif own is not None:
+        mine = policies[own]
+    above = [(origin, policies[name]) for origin, name in ledger.inherited("rollout")]
+    stated = above if mine is None else [(_own(desk, at)(), mine), *above]
+    if not stated:
         desk.notes.error(
             "no-rollout",
             desk.at(["agent", "name"]),
             f"nothing says how changes of {quoted(agent.name)} go live",
-            "add rollout here, or fleet.defaults.rollout in interlock.yaml",
+            "add rollout here, or defaults.rollout of the team or the fleet",
         )
         return None
-    if name not in fleet.rollouts:
-        undefined(
-            desk.notes,
-            _placed(origins, "rollout", desk.at(at)),
-            kind="rollout policy",
-            name=name,
-            known=list(fleet.rollouts),
-            home=source.file,
-        )
-        return None
-    policy = fleet.rollouts[name]
-    return rollout_policy(name, policy, source, ["fleet", "rollouts", name], Notes())
+    ledger.origins["rollout"] = stated[0][0]
+    ledger.loosened += loosenings("rollout", stated, weaker)
+    return stated[0][1]
 
 
 def _suite(
-    desk: Desk, file: AgentFile, rollout: values.RolloutPolicy | None
+    desk: Desk, file: AgentFile, agent: Agent, rollout: values.RolloutPolicy | None
 ) -> values.Suite | None:
     gated = rollout is not None and rollout.gate is not None
     place = desk.place(["agent", "rollout"], ["agent", "name"])
@@ -362,7 +345,7 @@ def _suite(
             "add cases, or use a rollout with gate: none until there are enough",
         )
     for sentinel in suite.sentinels if suite else ():
-        if sentinel.instructions is None and sentinel.model == file.agent.model:
+        if sentinel.instructions is None and sentinel.model == agent.model:
             desk.notes.error(
                 "sentinel-same",
                 sentinel.place,

@@ -6,13 +6,14 @@ effective. Nothing here refers to YAML, and nothing needs the tree again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 from gateway.policy import Limits, Policy
 from gateway.values import AgentName, Json, Millis, TeamName, content_hash
-from reconciler.findings import Finding, Place
+from reconciler.findings import Finding, Place, tidy
 from runner.spec import ChangeCheck, Check, Recorded, RoleKind, ToolCheck, Until
 
 SUITE_FORMAT = "interlock.suite/1"
@@ -20,21 +21,30 @@ SUITE_FORMAT = "interlock.suite/1"
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A Markdown file without its front matter. `version` is what the front matter declares."""
+    """A Markdown file without its front matter. `version` is what the front matter declares.
+
+    `pin` is what the reference says after its @: `v4`, a commit's id, or None for the text at
+    this commit.
+    """
 
     path: str
     body: str
     version: int | None = None
+    pin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SkillConfig:
-    """A skill folder. `files` by path relative to it; SKILL.md without its front matter."""
+    """A skill folder. `files` by path relative to it; SKILL.md without its front matter.
+
+    `pin` as in `Text`.
+    """
 
     name: str
     description: str
     files: Mapping[str, str]
     version: int | None = None
+    pin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +347,7 @@ class Fleet:
     """(kind, name) → where a shared thing is named: model, provider, server, budget, team, …"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Loaded:
     """The outcome of reading a tree.
 
@@ -347,8 +357,24 @@ class Loaded:
     """
 
     fleet: Fleet | None
-    findings: tuple[Finding, ...]
     broken: Mapping[AgentName, tuple[Finding, ...]]
+    found: Callable[[], Iterable[Finding]] = field(repr=False)
+    """Everything found, in any order: put in order only when somebody asks."""
+    memory: object = field(default=None, repr=False)
+    """What the next load goes on from; nobody else's business."""
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything found, by place."""
+        return tidy(self.found())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Loaded):
+            return NotImplemented
+        mine = (self.fleet, self.broken, self.findings)
+        return mine == (other.fleet, other.broken, other.findings)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def replace_tools(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from sys import intern
 
 from gateway.policy import Access, Policy, ToolServer
-from reconciler.config.fleet import GrantedTool
+from gateway.values import AgentName
+from reconciler.config.fleet import Claim, GrantedTool
 from reconciler.config.models.agent import ServerGrant
 from reconciler.config.positions import Document
 from reconciler.config.reader import Notes
@@ -50,7 +52,7 @@ def granted_tools(
         else:
             names = _names(grant, server, platform, document, here, notes)
             args = _args(grant, server, names, document, here, notes)
-            found |= {f"{grant.name}.{n}": GrantedTool(args=args.get(n, {})) for n in names}
+            found |= {intern(f"{grant.name}.{n}"): GrantedTool(args=args.get(n, {})) for n in names}
         seen.add(grant.name)
     return found
 
@@ -157,3 +159,19 @@ def overlap(one: str, other: str) -> bool:
         for text, pattern in ((one, other), (other, one))
         if any(wild in pattern for wild in "*?[")
     )
+
+
+def handed_over(
+    a_name: AgentName, a_claim: Claim, b_name: AgentName, b_claim: Claim
+) -> AgentName | None:
+    """The owner after a hand-over that both sides agree to; None when there is none.
+
+    Two claims that overlap are no conflict when one side says `to: B` and B says `from: A`: B is
+    the owner then, and A's claim counts for nothing any more. One side alone is not enough, since
+    neither may an agent take what its owner keeps, nor be given what it did not ask for.
+    """
+    if a_claim.given_to == b_name and b_claim.taken_from == a_name:
+        return b_name
+    if b_claim.given_to == a_name and a_claim.taken_from == b_name:
+        return a_name
+    return None

@@ -3,184 +3,314 @@
 Two rules shape it. An error in a file that all agents share refuses the whole commit, since
 nobody can tell what it was meant to say for whom (fail closed). An error in one agent's files
 breaks that agent only: it keeps the release it has, and the others go on.
+
+A load can go on from an earlier one, of whatever commit. What was made then is used again unless
+a change reaches what it was made from, so that the cost follows the change and not the fleet; the
+outcome is the one that a load from nothing would have. An agent that is used again is the very
+same object, by which those who compile and compare know that nothing is to be done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
-from gateway.values import AgentName, TeamName
+from gateway.values import AgentName
 from reconciler.config import fleet as values
-from reconciler.config.agents import resolve_agent
-from reconciler.config.grants import overlap
-from reconciler.config.models.agent import AgentFile
-from reconciler.config.models.fields import NAME
-from reconciler.config.positions import Document
-from reconciler.config.reader import Memo, Notes, Reader
-from reconciler.config.rollouts import rollout_policy
-from reconciler.config.shapes import kind_of
+from reconciler.config.closure import (
+    Answers,
+    AskedHistory,
+    SharedView,
+    Stale,
+    changed_answers,
+    changed_values,
+)
+from reconciler.config.collisions import Collisions, updated
+from reconciler.config.drafts import AGENTS, Draft, Folder, read_folder
+from reconciler.config.outcome import Outcome, outcome_of
+from reconciler.config.reader import Memo, Notes, Once, Reader
 from reconciler.config.shared import Shared, read_shared
 from reconciler.config.skills import read_skill, skill_names
-from reconciler.findings import Finding, Place, Severity, did_you_mean, quoted, tidy
-from reconciler.source.tree import Kind, Tree, UnsafePath
+from reconciler.config.tracing import Need, Trace
+from reconciler.config.versions import NO_HISTORY, History
+from reconciler.findings import Finding, Place, Severity, tidy
+from reconciler.source.tree import Kind, LinkedTree, UnsafePath, changed_paths
+from reconciler.source.watched import Touched, Watched
 
-AGENTS = "agents"
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Something read for all agents: what came of it, what was wrong, what it was made from."""
+
+    value: object
+    findings: tuple[Finding, ...]
+    needs: frozenset[Need]
 
 
-def load(tree: Tree, *, memo: Memo | None = None) -> values.Loaded:
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What a load leaves for the next one."""
+
+    tree: LinkedTree
+    memo: Memo
+    answers: Answers
+    shared: _Part
+    basis: Shared | None
+    """The shared files that agents were resolved against; older than `shared` while that is in
+    error, so that putting it right costs what was changed."""
+    listing: _Part
+    skills: _Part
+    kept: dict[Need, Once]
+    folders: Mapping[str, Folder]
+    collisions: Collisions
+    outcome: Outcome
+
+
+def load(
+    tree: LinkedTree,
+    *,
+    history: History = NO_HISTORY,
+    previous: values.Loaded | None = None,
+    memo: Memo | None = None,
+) -> values.Loaded:
     """Read, resolve and check everything a commit declares.
 
-    `memo` keeps parsed documents between loads, by path and blob OID. Never raises for what is
-    in the tree: errors of the repository are findings, with file, line and column.
+    `previous` is an earlier outcome, of any tree: what the difference does not reach is used
+    again. `memo` keeps parsed documents between loads that do not know of each other. Never
+    raises for what is in the tree: errors of the repository are findings, with file, line and
+    column.
     """
-    reader = Reader(tree, memo or Memo())
-    common = Notes()
-    shared = read_shared(reader, common)
-    drafts = _read_agents(reader, shared, common)
-    _refuse_twins(drafts)
-    _refuse_shared_claims(drafts)
-    skills = Notes()
-    for name in skill_names(reader):
-        read_skill(reader, name, skills)
-    everything = [*common.findings, *skills.findings]
-    blocked = tuple(f for f in common.findings if f.severity is Severity.ERROR)
-    broken: dict[AgentName, tuple[Finding, ...]] = {}
-    agents: dict[AgentName, values.AgentConfig] = {}
-    for draft in drafts:
-        everything += draft.notes.findings
-        if draft.notes.failed or draft.config is None:
-            known = broken.get(draft.name, blocked)
-            broken[draft.name] = tidy((*known, *draft.notes.findings))
-        else:
-            agents[draft.name] = draft.config
-    for name in broken:
-        agents.pop(name, None)
-    fleet = None if blocked else _fleet(shared, agents)
-    return values.Loaded(fleet, tidy(everything), dict(sorted(broken.items())))
-
-
-class _Draft:
-    """One agent's file on its way to a config, with its own findings."""
-
-    def __init__(self, name: AgentName, document: Document) -> None:
-        self.name = name
-        self.document = document
-        self.notes = Notes()
-        self.config: values.AgentConfig | None = None
-
-
-def _read_agents(reader: Reader, shared: Shared, common: Notes) -> list[_Draft]:
-    drafts: list[_Draft] = []
+    before = previous.memory if previous is not None else None
+    if not isinstance(before, _Memory):
+        with _undisturbed():
+            return _Loading(tree, history, memo or Memo(), None, None).loaded(None)
+    asked = changed_answers(before.answers, history)
+    if not asked and tree.oid("") == before.tree.oid(""):
+        assert previous is not None
+        return previous
     try:
-        folders = reader.names(AGENTS, Kind.TREE, Kind.LINK)
-    except UnsafePath as unsafe:
-        common.error("unsafe-path", Place(AGENTS), str(unsafe))
-        return drafts
-    for folder in folders:
-        try:
-            names = reader.names(f"{AGENTS}/{folder}", Kind.BLOB, Kind.LINK)
-        except UnsafePath as unsafe:
-            # A folder that cannot be listed is still an agent that was meant to be there.
-            draft = _Draft(AgentName(folder), Document(f"{AGENTS}/{folder}", None))
-            draft.notes.error("unsafe-path", Place(f"{AGENTS}/{folder}"), str(unsafe))
-            drafts.append(draft)
-            continue
-        drafts += [
-            _draft(reader, f"{AGENTS}/{folder}/{name}", folder, shared, common)
-            for name in names
-            if name.endswith((".yaml", ".yml")) and not name.startswith(".")
-        ]
-    return drafts
+        paths = changed_paths(before.tree, tree)
+    except UnsafePath:  # a name that cannot be listed: nothing can be told apart
+        with _undisturbed():
+            return _Loading(tree, history, before.memo, None, None).loaded(None)
+    stale = Stale(Touched(before.tree, tree, paths))
+    stale.add(asked)
+    return _Loading(tree, history, memo or before.memo, before, stale).loaded(previous)
 
 
-def _draft(reader: Reader, path: str, folder: str, shared: Shared, common: Notes) -> _Draft:
-    document = reader.document(path)
-    draft = _Draft(_name(document, folder), document)
-    if document.root is not None and kind_of(document) is not AgentFile:
-        keys = list(document.data) if isinstance(document.data, dict) else []
-        key = keys[0] if keys else ""
-        draft.notes.error(
-            "unknown-kind",
-            document.at([key], key=True),
-            f"{quoted(key)} does not belong here" if keys else "the file says nothing",
-            did_you_mean(key, list(AgentFile.model_fields)) or "known here: agent",
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Build a fleet without the garbage collector, and let it leave the fleet alone afterwards.
+
+    It would go through every object there is again and again, to find that all of them are kept:
+    a third of the time of a large load, and a pause of a second somewhere later.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.freeze()
+            gc.enable()
+
+
+class _Loading:
+    """One load. `before` and `stale` are what it goes on from, or None."""
+
+    def __init__(
+        self,
+        tree: LinkedTree,
+        history: History,
+        memo: Memo,
+        before: _Memory | None,
+        stale: Stale | None,
+    ) -> None:
+        trace = Trace()
+        self.tree = tree
+        self.before = before
+        self.stale = stale
+        self.gone: set[Need] = set()
+        """Results for several agents that do not hold, or may not."""
+        self.again: set[str] = set()
+        """Folders that are read again, or are gone."""
+        self.answers: Answers = dict(before.answers) if before is not None else {}
+        self.reader = Reader(
+            Watched(tree, trace.note),
+            memo,
+            AskedHistory(history, trace.note, self.answers),
+            trace=trace,
+            kept=self._still_good(),
         )
-        return draft
-    value = reader.shaped(document, AgentFile, draft.notes)
-    # With shared files in error references mean nothing; reporting them would hide the cause.
-    if value is not None and not common.failed:
-        draft.config = resolve_agent(value, document, reader, shared, draft.notes)
-    return draft
+
+    def _still_good(self) -> dict[Need, Once]:
+        """Results for several agents that hold; one made from one that does not, does not."""
+        if self.before is None or self.stale is None:
+            return {}
+        kept = dict(self.before.kept)
+        found = self.stale.among(kept)
+        while found:
+            self.gone |= found
+            for need in found:
+                del kept[need]
+            found = {need for need, once in kept.items() if not self.gone.isdisjoint(once.needs)}
+        return kept
+
+    def loaded(self, previous: values.Loaded | None) -> values.Loaded:
+        """The outcome. `previous` is the one that `before` is of."""
+        before = self.before
+        shared = self._part(before.shared if before else None, self._read_shared)
+        listing = self._part(before.listing if before else None, self._list_agents)
+        skills = self._part(None if self.gone or not before else before.skills, self._read_skills)
+        assert isinstance(shared.value, Shared)
+        blocked = tidy(
+            f for f in (*shared.findings, *listing.findings) if f.severity is Severity.ERROR
+        )
+        self._settle(None if blocked else shared.value)
+        folders = self._folders(listing, None if blocked else shared.value)
+        gone, come = _exchanged(before.folders if before else {}, folders, self.again)
+        collisions = updated(
+            before.collisions if before else Collisions(),
+            {draft.holder for draft in gone},
+            {draft.holder for draft in come},
+        )
+        outcome = outcome_of(
+            folders,
+            collisions,
+            blocked,
+            before=before.outcome if before else None,
+            changed=(*gone, *come),
+        )
+        fleet = None
+        if not blocked and previous is not None and previous.fleet and self._same(shared):
+            fleet = replace(previous.fleet, agents=outcome.agents)
+        elif not blocked:
+            fleet = _fleet(shared.value, outcome.agents)
+        memory = _Memory(
+            tree=self.tree,
+            memo=self.reader.memo,
+            answers=self.answers,
+            shared=shared,
+            basis=(before.basis if before else None) if blocked else shared.value,
+            listing=listing,
+            skills=skills,
+            kept=self.reader.kept,
+            folders=folders,
+            collisions=collisions,
+            outcome=outcome,
+        )
+        parts = (*shared.findings, *listing.findings, *skills.findings)
+        return values.Loaded(
+            fleet, outcome.broken, lambda: (*parts, *outcome.findings(folders)), memory
+        )
+
+    def _same(self, shared: _Part) -> bool:
+        return self.before is not None and self.before.shared is shared
+
+    def _part(self, before: _Part | None, make: Callable[[Notes], object]) -> _Part:
+        if before is not None and self.stale is not None and not self.stale.any(before.needs):
+            return before
+        notes = Notes()
+        with self.reader.trace.of() as needs:
+            value = make(notes)
+        return _Part(value, tuple(notes.findings), frozenset(needs))
+
+    def _read_shared(self, notes: Notes) -> Shared:
+        return read_shared(self.reader, notes)
+
+    def _list_agents(self, notes: Notes) -> tuple[str, ...]:
+        try:
+            return tuple(self.reader.names(AGENTS, Kind.TREE, Kind.LINK))
+        except UnsafePath as unsafe:
+            notes.error("unsafe-path", Place(AGENTS), str(unsafe))
+            return ()
+
+    def _read_skills(self, notes: Notes) -> None:
+        for name in skill_names(self.reader):
+            read_skill(self.reader, name, notes)
+
+    def _settle(self, shared: Shared | None) -> None:
+        """Find out which shared values and results are others than they were."""
+        before, stale, kept = self.before, self.stale, self.reader.kept
+        if before is None or stale is None:
+            return
+        for need in self.gone:
+            old, new = before.kept[need], kept.get(need)
+            if new is None or (old.value, old.findings) != (new.value, new.findings):
+                stale.add([need])
+            else:  # the very same object: others know it by that
+                kept[need] = replace(new, value=old.value)
+        if shared is not None and before.basis is not None:
+            stale.add(changed_values(before.basis, shared))
+
+    def _folders(self, listing: _Part, shared: Shared | None) -> dict[str, Folder]:
+        before, stale = self.before, self.stale
+        view = None if shared is None else SharedView(shared, self.reader.trace.note)
+        names = listing.value
+        assert isinstance(names, tuple)
+        if before is None or stale is None:
+            self.again = set(names)
+            return {name: read_folder(self.reader, name, view) for name in names}
+        again = stale.among(before.folders) | stale.touched.below(AGENTS)
+        if shared is not None:
+            again |= {name for name, folder in before.folders.items() if not folder.resolved}
+        found = dict(before.folders)
+        if listing is not before.listing:
+            again |= set(names) ^ found.keys()
+            found = {name: found.get(name, _NOTHING) for name in names}
+        self.again = again
+        for name in again & found.keys():
+            folder = read_folder(self.reader, name, view)
+            old = before.folders.get(name)
+            found[name] = folder if old is None else _same_objects(folder, old)
+        return found
 
 
-def _name(document: Document, folder: str) -> AgentName:
-    """The agent's name, or its folder's while the file cannot be understood."""
-    data = document.data
-    agent = data.get("agent") if isinstance(data, dict) else None
-    name = agent.get("name") if isinstance(agent, dict) else None
-    return AgentName(name if isinstance(name, str) and NAME.fullmatch(name) else folder)
+_NOTHING = Folder((), frozenset(), False)
 
 
-def _refuse_twins(drafts: list[_Draft]) -> None:
-    """Two agents of one name: neither can be trusted to be the one that is live."""
-    first: dict[AgentName, _Draft] = {}
-    for draft in drafts:
-        other = first.setdefault(draft.name, draft)
-        if other is draft:
-            continue
-        for one, twin in ((draft, other), (other, draft)):
-            place = one.document.at(["agent", "name"])
-            twin_place = twin.document.at(["agent", "name"])
-            one.notes.error(
-                "duplicate-name",
-                place,
-                f"agent {quoted(draft.name)} is defined twice (also at {twin_place})",
-                "rename one of them",
-            )
+def _same_objects(folder: Folder, old: Folder) -> Folder:
+    """The folder, with the very configs it had where they say the same."""
+    known = {draft.path: draft for draft in old.drafts}
+    drafts = []
+    for draft in folder.drafts:
+        then = known.get(draft.path)
+        if then is not None and draft.config is not None and draft.config == then.config:
+            draft = replace(draft, config=then.config)
+        drafts.append(draft)
+    return replace(folder, drafts=tuple(drafts))
 
 
-def _refuse_shared_claims(drafts: list[_Draft]) -> None:
-    """An artifact has one owner. Both are told, and both wait until it is settled."""
-    claims = [(draft, claim) for draft in drafts if draft.config for claim in draft.config.owns]
-    for position, (draft, claim) in enumerate(claims):
-        for other, twin in claims[:position]:
-            if (
-                other is draft
-                or claim.realm != twin.realm
-                or not overlap(claim.pattern, twin.pattern)
-            ):
-                continue
-            for one, mine, two, theirs in (
-                (draft, claim, other, twin),
-                (other, twin, draft, claim),
-            ):
-                one.notes.error(
-                    "claimed-twice",
-                    mine.place,
-                    f"{quoted(mine.pattern)} is also claimed by agent {quoted(two.name)}"
-                    f" (at {theirs.place})",
-                    "let one of them own it",
-                )
+def _exchanged(
+    old: Mapping[str, Folder], new: Mapping[str, Folder], again: Iterable[str]
+) -> tuple[list[Draft], list[Draft]]:
+    """Drafts that went and that came, in the folders that were read again or are gone."""
+    gone: list[Draft] = []
+    come: list[Draft] = []
+    for name in again:
+        gone += old[name].drafts if name in old else ()
+        come += new[name].drafts if name in new else ()
+    return gone, come
 
 
 def _fleet(shared: Shared, agents: Mapping[AgentName, values.AgentConfig]) -> values.Fleet | None:
-    fleet, document = shared.fleet, shared.fleet_document
-    if fleet is None or document is None:
+    fleet = shared.fleet
+    if fleet is None:
         return None
     return values.Fleet(
         name=fleet.name,
         branch=fleet.branch,
         reports_branch=fleet.reports.branch,
         signers=tuple(fleet.reports.signers),
-        teams={
-            TeamName(name): values.TeamConfig(TeamName(name), tuple(team.members), tuple(team.owns))
-            for name, team in sorted(shared.teams.items())
-        },
+        teams=shared.team_configs(),
         platform=shared.platform,
         images=dict(shared.lock.images),
-        rollouts={
-            name: rollout_policy(name, policy, document, ["fleet", "rollouts", name], Notes())
-            for name, policy in fleet.rollouts.items()
-        },
+        rollouts=dict(shared.rollouts),
         agents=dict(sorted(agents.items())),
+        owners=shared.owner_rules,
+        forge=fleet.forge.kind,
+        defaults=shared.fleet_layer.values,
+        places=dict(shared.places),
     )

@@ -6,7 +6,6 @@ workspace, the notes or the world is accepted for it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +13,13 @@ from gateway.policy import Access, Limits, Policy
 from reconciler.config.fleet import ParticipantConfig, SkillConfig, Text
 from reconciler.config.grants import granted_tools
 from reconciler.config.models.agent import Agent, Subagent, TextHeader
+from reconciler.config.models.fields import is_text
 from reconciler.config.models.fleet import Harness
+from reconciler.config.pins import Found, Pin, pinned_skill, pinned_text, split_pin
 from reconciler.config.positions import Document
 from reconciler.config.reader import Notes, Reader
 from reconciler.config.shared import Shared, home, undefined
-from reconciler.config.skills import read_skill, skill_names
+from reconciler.config.skills import FOLDER, skill_names
 from reconciler.findings import Place, quoted
 from runner.spec import RoleKind
 
@@ -58,52 +59,11 @@ class Desk:
         return self.at(path) if self.document.has(path) else self.at(fallback)
 
 
-_SUFFIX = re.compile(r"(?P<what>[^@]+)@(?P<suffix>.*)")
-
-
-def split_version(reference: str, place: Place, notes: Notes) -> tuple[str, int | None]:
-    """`triage.md@v4` as (`triage.md`, 4). Anything else after an @ is an error."""
-    match = _SUFFIX.fullmatch(reference)
-    if match is None:
-        return reference, None
-    if not re.fullmatch(r"v[1-9][0-9]{0,5}", match["suffix"]):
-        notes.error(
-            "version",
-            place,
-            f"{quoted('@' + match['suffix'])} is not a version",
-            "write @v and a number, such as @v4, or nothing for the text at this commit",
-        )
-        return match["what"], None
-    return match["what"], int(match["suffix"][1:])
-
-
-def check_version(
-    asked: int | None, declared: int | None, what: str, place: Place, notes: Notes
-) -> None:
-    """The content at this commit must declare the version that is asked for."""
-    if asked is None or asked == declared:
-        return
-    if declared is None:
-        notes.error(
-            "version",
-            place,
-            f"{what} declares no version",
-            f"put `version: {asked}` into its front matter, or refer to it without @v{asked}",
-        )
-    else:
-        notes.error(
-            "version",
-            place,
-            f"{what} declares version {declared}, not {asked}",
-            f"refer to it as @v{declared}, or restore the text of version {asked}",
-        )
-
-
 def resolve_main(desk: Desk, agent: Agent, limits: Limits) -> ParticipantConfig | None:
     """The agent itself."""
     at: Path = ["agent"]
-    model = _model(desk, agent.model or desk_default_model(desk), at)
-    text = _instructions(desk, agent.instructions, [*at, "instructions"])
+    model = _model(desk, agent.model, at)
+    found = _instructions(desk, agent.instructions, [*at, "instructions"])
     skills = _skills(desk, agent.skills, [*at, "skills"])
     tools = granted_tools(
         agent.mcp_servers,
@@ -124,16 +84,16 @@ def resolve_main(desk: Desk, agent: Agent, limits: Limits) -> ParticipantConfig 
             "delegate has nobody to ask",
             "add subagents, or remove delegate from tools",
         )
-    if model is None or text is None:
+    if model is None or found is None:
         return None
     return ParticipantConfig(
         name="main",
         kind=RoleKind.MAKER,
         model=model,
         parameters=agent.parameters,
-        instructions=text,
+        instructions=found.value,
         skills=skills,
-        builtin=tuple(sorted(builtin)),
+        builtin=desk.reader.same(tuple(sorted(builtin))),
         tools=tools,
         limits=limits,
         place=desk.at(at, key=True),
@@ -167,7 +127,7 @@ def _subagent(
 ) -> ParticipantConfig | None:
     kind = RoleKind(subagent.role)
     checker = kind is RoleKind.CHECKER
-    model = _model(desk, subagent.model or agent.model or desk_default_model(desk), at)
+    model = _model(desk, subagent.model or agent.model, at)
     text = _subagent_text(desk, subagent, at)
     skills = _skills(desk, subagent.skills, [*at, "skills"])
     tools = granted_tools(
@@ -218,16 +178,11 @@ def _subagent(
         parameters=subagent.parameters,
         instructions=text,
         skills=skills,
-        builtin=tuple(sorted(builtin)),
+        builtin=desk.reader.same(tuple(sorted(builtin))),
         tools=tools,
-        limits=_within(desk, subagent.harness, limits, at),
+        limits=desk.reader.same(_within(desk, subagent.harness, limits, at)),
         place=desk.at([*at, "name"]),
     )
-
-
-def desk_default_model(desk: Desk) -> str | None:
-    """The fleet's default model."""
-    return desk.shared.fleet.defaults.model if desk.shared.fleet else None
 
 
 def _model(desk: Desk, name: str | None, at: Path) -> str | None:
@@ -236,12 +191,10 @@ def _model(desk: Desk, name: str | None, at: Path) -> str | None:
         desk.notes.error(
             "no-model",
             place,
-            "no model is named, and the fleet has no default",
-            "add model, or fleet.defaults.model in interlock.yaml",
+            "no model is named, and neither team nor fleet has a default",
+            "add model, or defaults.model of the team or the fleet",
         )
     elif name not in desk.shared.model_names:
-        if not desk.document.has([*at, "model"]) and desk.shared.fleet_document is not None:
-            place = desk.shared.fleet_document.at(["fleet", "defaults", "model"])
         undefined(
             desk.notes,
             place,
@@ -254,30 +207,37 @@ def _model(desk: Desk, name: str | None, at: Path) -> str | None:
     return name
 
 
-def _instructions(desk: Desk, reference: str, at: Path) -> Text | None:
+def _instructions(desk: Desk, reference: str, at: Path) -> Found[Text] | None:
+    if is_text(reference):
+        return Found(Text("", f"{reference.strip()}\n"), desk.reader)
     place = desk.at(at)
-    reference, version = split_version(reference, place, desk.notes)
-    path = desk.reader.resolve(desk.document.file, reference, desk.notes, asked=place)
-    text = desk.reader.text(path, desk.notes, asked=place) if path is not None else None
-    if text is not None:
-        check_version(version, text.version, text.path, place, desk.notes)
-    return text
+    split = split_pin(reference, place, desk.notes)
+    if split is None:
+        return None
+    path = desk.reader.resolve(desk.document.file, split[0], desk.notes, asked=place)
+    if path is None:
+        return None
+    return pinned_text(desk.reader, path, split[1], desk.notes, asked=place)
 
 
 def _subagent_text(desk: Desk, subagent: Subagent, at: Path) -> Text | None:
     """Its file, or subagents/<name>.md where there is one, or the words for its role."""
     if subagent.instructions is not None:
-        text = _instructions(desk, subagent.instructions, [*at, "instructions"])
+        found = _instructions(desk, subagent.instructions, [*at, "instructions"])
     else:
         folder = desk.document.file.rpartition("/")[0]
         path = f"{folder}/subagents/{subagent.name}.md".lstrip("/")
         if subagent.name not in _sheets(desk, f"{folder}/subagents".lstrip("/")):
             words = CHECKER_TEXT if subagent.role == "checker" else MAKER_TEXT
             return Text("", words)
-        text = desk.reader.text(path, desk.notes, asked=desk.at([*at, "name"]))
-    if text is None:
+        asked = desk.at([*at, "name"])
+        found = pinned_text(desk.reader, path, None, desk.notes, asked=asked)
+    if found is None:
         return None
-    sheet = desk.reader.sheet(text.path, Notes(), asked=desk.at(at))
+    text = found.value
+    if not text.path:
+        return text
+    sheet = found.reader.sheet(text.path, Notes(), asked=desk.at(at))
     header = (
         desk.reader.shaped(sheet.header, TextHeader, Notes()) if sheet and sheet.header else None
     )
@@ -300,7 +260,10 @@ def _skills(desk: Desk, references: Sequence[str], at: Path) -> tuple[SkillConfi
     found: dict[str, SkillConfig] = {}
     for index, reference in enumerate(references):
         place = desk.at([*at, index])
-        name, version = split_version(reference, place, desk.notes)
+        split = split_pin(reference, place, desk.notes)
+        if split is None:
+            continue
+        name, pin = split
         if name in found:
             desk.notes.error(
                 "duplicate-name",
@@ -310,7 +273,7 @@ def _skills(desk: Desk, references: Sequence[str], at: Path) -> tuple[SkillConfi
             )
             continue
         known = skill_names(desk.reader)
-        if name not in known:
+        if name not in known and not _was_there(desk, name, pin):
             undefined(
                 desk.notes,
                 place,
@@ -320,11 +283,17 @@ def _skills(desk: Desk, references: Sequence[str], at: Path) -> tuple[SkillConfi
                 home="skills/<name>/SKILL.md",
             )
             continue
-        skill = read_skill(desk.reader, name, desk.notes)
+        skill = pinned_skill(desk.reader, name, pin, desk.notes, asked=place)
         if skill is not None:
-            check_version(version, skill.version, f"skill {name}", place, desk.notes)
-            found[name] = skill
+            found[name] = skill.value
     return tuple(found[name] for name in sorted(found))
+
+
+def _was_there(desk: Desk, name: str, pin: Pin | None) -> bool:
+    """Whether a pinned skill may be found in the past although this commit no longer has it."""
+    if pin is None or pin.number is None:
+        return pin is not None
+    return desk.reader.history.released(f"{FOLDER}/{name}", pin.number) is not None
 
 
 def _within(desk: Desk, harness: Harness, limits: Limits, at: Path) -> Limits:

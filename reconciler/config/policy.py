@@ -1,4 +1,4 @@
-"""The gateway's snapshot of a fleet: what every agent may do *today*, by role.
+"""What the gateway is told of an agent: what it may do *today*, by role.
 
 A release says what an agent was tested with; this says what the watched branch allows now. The
 gateway grants the intersection, so a power taken away here is gone at once, without a rollout.
@@ -7,13 +7,7 @@ gateway grants the intersection, so a power taken away here is gone at once, wit
 from __future__ import annotations
 
 from gateway.policy import AgentPolicy, Grants, Policy, ToolGrant
-from reconciler.config.fleet import AgentConfig, Fleet, ParticipantConfig
-
-
-def policy(fleet: Fleet) -> Policy:
-    """The policy of a fleet. An agent that it does not know may do nothing."""
-    agents = {str(name): ceiling(agent, fleet.platform) for name, agent in fleet.agents.items()}
-    return fleet.platform.model_copy(update={"agents": dict(sorted(agents.items()))})
+from reconciler.config.fleet import AgentConfig, ParticipantConfig
 
 
 def ceiling(agent: AgentConfig, platform: Policy) -> AgentPolicy:

@@ -10,81 +10,27 @@ tags, encodings, control characters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
-from reconciler.config.secrets import secret_kind
+from reconciler.config.document import Document as Document
+from reconciler.config.document import Node as Node
+from reconciler.config.plain import MAX_DEPTH, plain, resolve
+from reconciler.config.secrets import named_secret, secret_kind
 from reconciler.findings import Finding, Place, Severity, quoted
 
 MAX_BYTES = 1024 * 1024
 """A document of the config repo that is larger is a mistake (or an attack)."""
-MAX_DEPTH = 40
 MAX_NODES = 100_000
 """Counted after aliases are expanded: an alias bomb is refused before anything walks it."""
 
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)")
-_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)?\.[0-9]+(_[0-9]+)*")
 # C0 and C1 controls but tab and newlines, and characters that reorder the text on screen: a
 # reviewer must see what the parser sees.
 _FORBIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A value and where it is. `children` by key or index; `keys` says where each key is."""
-
-    value: Any
-    line: int
-    column: int
-    children: Mapping[str | int, Node] = field(default_factory=dict)
-    keys: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    weight: int = 1
-    """Number of nodes in it, aliases counted as often as they are used."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One parsed file. `root` is None when nothing of it could be understood."""
-
-    file: str
-    root: Node | None
-    findings: tuple[Finding, ...] = ()
-    shaped: dict[type, Any] = field(default_factory=dict, compare=False, repr=False)
-    """What `shapes.expect` found, by model: a document kept between loads is checked once."""
-
-    @property
-    def data(self) -> Any:
-        """The plain data: dict, list, str, int, bool, Decimal, None."""
-        return self.root.value if self.root else None
-
-    def at(self, path: Sequence[str | int], *, key: bool = False) -> Place:
-        """Where the value at `path` is, or its key; as far as the path exists."""
-        node = self.root
-        if node is None:
-            return Place(self.file)
-        place = (node.line, node.column)
-        for step in path:
-            child = node.children.get(step)
-            if child is None:
-                continue  # a part of the path that is not in the text, such as a union's tag
-            place = (child.line, child.column)
-            if key and isinstance(step, str) and step in node.keys:
-                place = node.keys[step]
-            node = child
-        return Place(self.file, *place)
-
-    def has(self, path: Sequence[str | int]) -> bool:
-        """Whether a value is written at exactly this path."""
-        node = self.root
-        for step in path:
-            node = node.children.get(step) if node else None
-        return node is not None
 
 
 class Refused(Exception):
@@ -138,7 +84,29 @@ def parse(file: str, raw: bytes) -> Document:
 
 def parse_text(file: str, text: str, *, first_line: int = 1) -> Document:
     """As `parse`, of text that starts at `first_line` of its file (front matter)."""
+    found = None if named_secret(text) else plain(text)
+    if found is not None:
+        return Document(
+            file,
+            text=text,
+            first_line=first_line,
+            plain=found,
+            nodes=lambda: _strict(file, text, first_line).root,
+        )
+    return _strict(file, text, first_line)
+
+
+def _strict(file: str, text: str, first_line: int) -> Document:
     builder = _Builder(file, first_line, text)
+    named = named_secret(text)
+    if named:
+        place = _position(file, text, named[0])
+        builder.complain(
+            "secret",
+            Place(file, place.line + first_line - 1, place.column),
+            f"this looks like {named[1]}",
+            "never commit a key: revoke it, and refer to it as {env: NAME} or {file: PATH}",
+        )
     try:
         root = builder.document(yaml.parse(text, Loader=yaml.CSafeLoader))
     except Refused as refused:
@@ -148,7 +116,7 @@ def parse_text(file: str, text: str, *, first_line: int = 1) -> Document:
     except yaml.YAMLError as error:
         finding = Finding("yaml", Severity.ERROR, file, first_line, 1, f"not YAML: {error}")
         return Document(file, None, (*builder.findings, finding))
-    return Document(file, root, tuple(builder.findings))
+    return Document(file, root, tuple(builder.findings), text=text, first_line=first_line)
 
 
 def split_front_matter(text: str) -> tuple[str | None, str, int]:
@@ -349,17 +317,3 @@ class _Builder:
             self.node(event, events, depth + 1)
         self.complain("yaml-key", place, "a key must be a name")
         return None
-
-
-def resolve(text: str) -> str | int | bool | Decimal | None:
-    """The value of an unquoted scalar: null, true, false, an integer, a decimal, else text."""
-    if text in ("", "~", "null"):
-        return None
-    if text in ("true", "false"):
-        return text == "true"
-    if len(text) <= 30:
-        if _INT.fullmatch(text):
-            return int(text)
-        if _DECIMAL.fullmatch(text):
-            return Decimal(text)
-    return text

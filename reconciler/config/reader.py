@@ -7,7 +7,8 @@ all become a finding at the place that refers to the file.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +17,9 @@ from pydantic import BaseModel
 from reconciler.config import positions, shapes
 from reconciler.config.fleet import Text
 from reconciler.config.models.agent import TextHeader
-from reconciler.config.secrets import secret_offset
+from reconciler.config.secrets import secret_finding
+from reconciler.config.tracing import Names, Need, Trace
+from reconciler.config.versions import NO_HISTORY, History
 from reconciler.findings import Finding, Place, Severity, quoted
 from reconciler.source.tree import (
     Kind,
@@ -26,11 +29,13 @@ from reconciler.source.tree import (
     UnsafePath,
     join_path,
 )
+from reconciler.source.watched import Of
 
 MAX_TEXT = 512 * 1024
 """Bytes of one Markdown file."""
 
 T = TypeVar("T")
+H = TypeVar("H", bound=Hashable)
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -89,21 +94,78 @@ class Notes:
         return any(f.severity is Severity.ERROR for f in self.findings)
 
 
-class Reader:
-    """A tree and a memo."""
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Something that several agents share, made once: its findings are everybody's."""
 
-    def __init__(self, tree: Tree, memo: Memo) -> None:
+    value: Any
+    findings: tuple[Finding, ...]
+    needs: frozenset[Need]
+
+
+class Reader:
+    """A tree and a memo, and the history that says what a version names.
+
+    `trace` collects what is depended upon; the tree and the history that are given note theirs
+    in it. `kept` are the shared results of an earlier load that still hold.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        memo: Memo,
+        history: History = NO_HISTORY,
+        *,
+        trace: Trace | None = None,
+        kept: dict[Need, Once] | None = None,
+    ) -> None:
         self.tree = tree
         self.memo = memo
-        self._listings: dict[tuple[str, ...], list[str]] = {}
+        self.history = history
+        self.trace = trace or Trace()
+        self.kept: dict[Need, Once] = {} if kept is None else kept
+        self._listings: dict[tuple[str, ...], tuple[Names, frozenset[Need]]] = {}
+        self._home = ""
+        self._near: dict[tuple[str, ...], Any] = {}
+        self._met: dict[Any, Any] = {}
+
+    @contextmanager
+    def at_home(self, folder: str) -> Iterator[set[Need]]:
+        """Read one agent's folder; gives what is needed for it, from there and from elsewhere.
+
+        What is read below the folder is nobody else's, and is forgotten at the end.
+        """
+        self._home = f"{folder}/"
+        try:
+            with self.trace.of() as needs:
+                yield needs
+        finally:
+            self._home = ""
+            self._near.clear()
+
+    def same(self, value: H) -> H:
+        """The value, or an equal one that was met before: thousands of agents have few limits."""
+        known: H = self._met.setdefault(value, value)
+        return known
+
+    def once(self, what: Need, notes: Notes, make: Callable[[Notes], T]) -> T:
+        """What `make` makes for all agents that need it; its findings go to each of them."""
+        need = ("once", *what)
+        known = self.kept.get(need)
+        if known is None:
+            own = Notes()
+            with self.trace.of() as needs:
+                value = make(own)
+            known = self.kept[need] = Once(value, tuple(own.findings), frozenset(needs))
+        self.trace.note(need)
+        notes.findings += known.findings
+        made: T = known.value
+        return made
 
     def document(self, path: str, *, asked: Place | None = None) -> positions.Document:
         """The YAML document at `path`. What is wrong with it is in its findings."""
-        raw = self._raw(path, "document", positions.MAX_BYTES, asked)
-        if isinstance(raw, Finding):
-            return positions.Document(path, None, (raw,))
-        oid, content = raw
-        return self.memo.get(("document", path, oid), lambda: positions.parse(path, content()))
+        made = self._made("document", path, positions.MAX_BYTES, asked, positions.parse)
+        return positions.Document(path, None, (made,)) if isinstance(made, Finding) else made
 
     def expect(
         self, path: str, model: type[M], notes: Notes, *, asked: Place | None = None
@@ -120,12 +182,11 @@ class Reader:
 
     def sheet(self, path: str, notes: Notes, *, asked: Place) -> Sheet | None:
         """The Markdown file at `path`, or None and a finding."""
-        raw = self._raw(path, "file", MAX_TEXT, asked)
-        if isinstance(raw, Finding):
-            notes.findings.append(raw)
+        made = self._made("file", path, MAX_TEXT, asked, _sheet)
+        if isinstance(made, Finding):
+            notes.findings.append(made)
             return None
-        oid, content = raw
-        sheet, findings = self.memo.get(("sheet", path, oid), lambda: _sheet(path, content()))
+        sheet, findings = made
         notes.findings += findings
         return sheet
 
@@ -150,16 +211,25 @@ class Reader:
             notes.error("unsafe-path", asked, f"{quoted(reference)}: {unsafe.reason}")
             return None
 
-    def _raw(
-        self, path: str, what: str, limit: int, asked: Place | None
-    ) -> Finding | tuple[str, Callable[[], bytes]]:
-        """(oid, reader of the bytes), having made sure that the bytes can be read."""
+    def _made(
+        self,
+        what: str,
+        path: str,
+        limit: int,
+        asked: Place | None,
+        make: Callable[[str, bytes], T],
+    ) -> T | Finding:
+        """What `make` makes of the bytes at `path`, once per content; a finding if not readable."""
         place = asked or Place(path)
         kind, message = "missing-file", ""
         try:
-            oid = str(self.tree.oid(path))
-            content = self.tree.read(path, limit=limit)
-            return oid, lambda: content
+            if self._home and path.startswith(self._home):
+                if (what, path) not in self._near:
+                    self._near[what, path] = make(path, self.tree.read(path, limit=limit))
+                near: T = self._near[what, path]
+                return near
+            key = (what, path, str(self.tree.oid(path)))
+            return self.memo.get(key, lambda: make(path, self.tree.read(path, limit=limit)))
         except MissingPath as missing:
             message = f"there is no {what} {quoted(path)}"
             if "directory" in str(missing) or "submodule" in str(missing):
@@ -190,12 +260,23 @@ class Reader:
     def listing(self, path: str, *kinds: Kind) -> list[str]:
         """As `names`, remembered, and nothing for a directory that is not safe to list."""
         key = (path, *kinds)
-        if key not in self._listings:
-            try:
-                self._listings[key] = self.names(path, *kinds)
-            except UnsafePath:
-                self._listings[key] = []
-        return self._listings[key]
+        known = self._listings.get(key)
+        if known is None:
+            with self.trace.of() as needs:
+                try:
+                    names = self.names(path, *kinds)
+                except UnsafePath:
+                    names = []
+            known = self._listings[key] = self._watched(names, needs)
+        self.trace.add(known[1])
+        return known[0]
+
+    def _watched(self, names: list[str], needs: set[Need]) -> tuple[Names, frozenset[Need]]:
+        """The names, and what even one who asks for a single name depends on: the way there."""
+        listed = next((need for need in needs if need[0] == Of.NAMES), None)
+        if listed is None or not names:
+            return Names(names, None, self.trace.note), frozenset(needs)
+        return Names(names, listed[1], self.trace.note), frozenset(needs - {listed})
 
 
 def _sheet(path: str, raw: bytes) -> tuple[Sheet | None, tuple[Finding, ...]]:
@@ -203,13 +284,9 @@ def _sheet(path: str, raw: bytes) -> tuple[Sheet | None, tuple[Finding, ...]]:
         text = positions.decode(path, raw, limit=MAX_TEXT)
     except positions.Refused as refused:
         return None, (refused.finding,)
-    secret = secret_offset(text)
-    if secret:
-        line = text.count("\n", 0, secret[0]) + 1
-        column = secret[0] - (text.rfind("\n", 0, secret[0]) + 1) + 1
-        message = f"this looks like {secret[1]}"
-        fix = "never commit a key: revoke it and remove it"
-        return None, (Finding("secret", Severity.ERROR, path, line, column, message, fix),)
+    secret = secret_finding(path, text)
+    if secret is not None:
+        return None, (secret,)
     front, body, _ = positions.split_front_matter(text)
     header = positions.parse_text(path, front, first_line=2) if front is not None else None
     return Sheet(header, body), ()

@@ -1,26 +1,21 @@
-"""The tables of docs/config-language.md, made from the models, so that they cannot be wrong.
+"""How the models read in words: what documents there are, and a table of the keys of each mapping.
 
-A test compares the page with `tables()`; `python -m reconciler.config.reference FILE` puts the
-current tables into a page, between its two markers.
+The pages of docs/language are put together from these (`reconciler.config.pages`), so that they
+cannot say anything but what the models say.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 import types
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from reconciler.config.models import agent, evals, fields, fleet, platform
-
-BEGIN = "<!-- tables: made by python -m reconciler.config.reference -->"
-END = "<!-- end of tables -->"
+from reconciler.config.models import agent, evals, fields, fleet, platform, rules
 
 ROOTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("interlock.yaml", fleet.FleetFile),
@@ -29,6 +24,8 @@ ROOTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("gateway/models.yaml", platform.ModelsFile),
     ("gateway/mcp-servers.yaml", platform.ServersFile),
     ("gateway/budgets.yaml", platform.BudgetsFile),
+    ("gateway/rate-limits.yaml", rules.RateLimitsFile),
+    ("gateway/guardrails.yaml", rules.GuardrailsFile),
     ("a script, such as gateway/scripts/name.yaml", platform.ScriptFile),
     ("agents/name/agent.yaml", agent.AgentFile),
     ("front matter of instructions and sub-agents", agent.TextHeader),
@@ -46,6 +43,7 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (fields.ToolName, "tool"),
     (fields.Line, "line"),
     (fields.Reference, "path"),
+    (fields.Instructions, "path or text"),
     (fields.Regex, "regular expression"),
     (fields.Duration, "duration"),
     (fields.Size, "size"),
@@ -65,42 +63,19 @@ _WORDS: tuple[tuple[Any, str], ...] = (
 )
 
 
-def tables() -> str:
-    """One table for each document and for each mapping inside one, in reading order."""
-    parts: list[str] = []
-    seen: set[type[BaseModel]] = set()
-    for title, root in ROOTS:
-        parts.append(f"### {title}\n\n{_table(root)}")
-        for model in _below(root):
-            if model in seen or model.__module__ == "gateway.policy":
-                continue
-            seen.add(model)
-            text = " ".join((model.__doc__ or "").split())
-            parts.append(f"#### {anchor(model)}\n\n{text}\n\n{_table(model)}")
-    return "\n\n".join(parts) + "\n"
-
-
 def anchor(model: type[BaseModel]) -> str:
     """A model's name in the tables: `AgentHarness` is `agent harness`."""
     return re.sub(r"(?<!^)(?=[A-Z])", " ", model.__name__).lower()
 
 
-def replaced(page: str) -> str:
-    """The page with current tables between its markers. ValueError without markers."""
-    before, found, rest = page.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not found or not ended:
-        raise ValueError(f"the page lacks {BEGIN} or {END}")
-    return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
-
-
-def _table(model: type[BaseModel]) -> str:
+def table(model: type[BaseModel]) -> str:
+    """The keys of a mapping, one a row: how each is written, what holds without it, its meaning."""
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     hints = typing.get_type_hints(model, include_extras=True)
     for name, field in model.model_fields.items():
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         value = describe(hints[name])
-        rows.append(f"| `{field.alias or name}` | {value} | {_default(field)} | {meaning} |")
+        rows.append(f"| `{field.alias or name}` | {value} | {_default(field, value)} | {meaning} |")
     return "\n".join(rows)
 
 
@@ -131,7 +106,7 @@ def _ours(model: type[BaseModel]) -> bool:
     return model.__module__ != "gateway.policy"
 
 
-def _default(field: Any) -> str:
+def _default(field: Any, word: str) -> str:
     if field.is_required():
         return "**required**"
     value = field.default
@@ -139,18 +114,16 @@ def _default(field: Any) -> str:
         return ""
     if value in ([], {}):
         return "none"
-    return f"`{_written(field, value)}`"
+    return f"`{fields.written_duration(value) if word == 'duration' else _written(field, value)}`"
 
 
 def _written(field: Any, value: Any) -> str:
-    """A default as a person would write it: kept forms (thousandths, milliseconds) undone."""
+    """A default as a person would write it: thousandths undone."""
     name = str(field.description)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and ("ratio" in name or "Margin" in name):
         return f"{value / 1000:g}"
-    if isinstance(value, int) and value % 86_400_000 == 0 and value > 0:
-        return f"{value // 86_400_000}d"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k}: {v}" for k, v in value.items()) + "}"
     if isinstance(value, list):
@@ -158,27 +131,15 @@ def _written(field: Any, value: Any) -> str:
     return str(value)
 
 
-def _below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+def models_below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     """Models inside a model, depth first, each as often as it is met."""
     for hint in typing.get_type_hints(model, include_extras=True).values():
         for found in _models(hint):
             yield found
-            yield from _below(found)
+            yield from models_below(found)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation] if _ours(annotation) else []
     return [m for arg in typing.get_args(annotation) for m in _models(arg)]
-
-
-def main(arguments: list[str]) -> int:
-    """Put the tables into the pages named."""
-    for argument in arguments:
-        page = Path(argument)
-        page.write_text(replaced(page.read_text(encoding="utf-8")), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

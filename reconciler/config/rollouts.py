@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gateway.values import Millis
 from reconciler.config import fleet as values
+from reconciler.config.models.fields import written_thousandths
 from reconciler.config.models.fleet import Rollout
 from reconciler.config.positions import Document
 from reconciler.config.reader import Notes
@@ -74,3 +75,55 @@ def _check_canary(
             f"a canary of {count} runs is longer than its horizon of {horizon} graded runs",
             "lower the count or raise the horizon (30, 50 or 100)",
         )
+
+
+def weaker(
+    policy: values.RolloutPolicy, stricter: values.RolloutPolicy
+) -> list[tuple[str, str, str]]:
+    """Where a policy protects less than another: (path below it, what is said, the stricter).
+
+    `.gate`, `.gate.delta`, `.canary`, `.canary.count`, `.on_harm.safety` and the like. Empty when
+    it protects at least as much everywhere.
+    """
+    found: list[tuple[str, str, str]] = []
+    if stricter.gate is not None:
+        found += _weaker_gate(policy.gate, stricter.gate)
+    if stricter.canary is not None:
+        if policy.canary is None:
+            found.append((".canary", "none", f"{stricter.canary.count} runs"))
+        elif policy.canary.count < stricter.canary.count:
+            said, asked = policy.canary.count, stricter.canary.count
+            found.append((".canary.count", str(said), str(asked)))
+    for name in ("quality", "safety"):
+        said, asked = getattr(policy.on_harm, name), getattr(stricter.on_harm, name)
+        if asked == "stop" and said != "stop":
+            found.append((f".on_harm.{name}", said, asked))
+    return found
+
+
+def _weaker_gate(
+    gate: values.GatePolicy | None, stricter: values.GatePolicy
+) -> list[tuple[str, str, str]]:
+    if gate is None:
+        return [(".gate", "none", "a gate")]
+    found: list[tuple[str, str, str]] = []
+
+    def more(path: str, said: int | None, asked: int | None) -> None:
+        """A higher bound is weaker, and no bound the weakest."""
+        if asked is not None and (said is None or said > asked):
+            shown = "none" if said is None else written_thousandths(said)
+            found.append((f".gate.{path}", shown, written_thousandths(asked)))
+
+    more("delta", gate.delta_permille, stricter.delta_permille)
+    more("cost_ratio", gate.cost_ratio_permille, stricter.cost_ratio_permille)
+    more("latency_ratio", gate.latency_ratio_permille, stricter.latency_ratio_permille)
+    if gate.max_errors > stricter.max_errors:
+        found.append((".gate.max_errors", str(gate.max_errors), str(stricter.max_errors)))
+    first, asked = gate.first_release, stricter.first_release
+    if first.min_pass_rate_permille < asked.min_pass_rate_permille:
+        said, rate = first.min_pass_rate_permille, asked.min_pass_rate_permille
+        path = ".gate.first_release.min_pass_rate"
+        found.append((path, written_thousandths(said), written_thousandths(rate)))
+    if asked.approval and not first.approval:
+        found.append((".gate.first_release.approval", "false", "true"))
+    return found

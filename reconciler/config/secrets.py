@@ -1,22 +1,50 @@
 """Which texts look like a credential that was pasted where a reference belongs.
 
-Only forms with a marker of their own, as published by those who issue them: a rule that guesses
-from entropy would refuse digests. False alarms cost a person a minute, a committed key costs more.
+Forms with a marker of their own, as published by those who issue them, are found anywhere. A
+credential without one is found only where a name says what it is (`password: …`, `api_key = …`)
+and the text is no words: a rule that guesses from randomness alone would refuse digests. False
+alarms cost a person a minute, a committed key costs more.
 """
 
 from __future__ import annotations
 
 import re
 
+from reconciler.findings import Finding, Severity
+
 # Each pattern takes time linear in the text: what is scanned may have been written to hang us.
 _KINDS = (
     ("an Anthropic key", r"sk-ant-[A-Za-z0-9_-]{16,}"),
-    ("an OpenAI key", r"\bsk-(?:proj-|svcacct-)?[A-Za-z0-9_-]{20,}"),
+    ("an OpenRouter key", r"\bsk-or-[A-Za-z0-9_-]{20,}"),
+    ("an OpenAI key", r"\bsk-(?:proj-|svcacct-|admin-)?[A-Za-z0-9_-]{20,}"),
     ("a GitHub token", r"\b(?:gh[opsur]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})"),
-    ("a GitLab token", r"\bglpat-[A-Za-z0-9_-]{20,}"),
+    (
+        "a GitLab token",
+        r"\b(?:gl(?:pat|dt|rt|cbt|ptt|ft|soat|agent|imt|ffct)-|gloas-|GR1348941)[A-Za-z0-9_-]{20,}",
+    ),
     ("an AWS access key", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
     ("a Google API key", r"\bAIza[A-Za-z0-9_-]{35}"),
-    ("a Slack token", r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    ("a Google client secret", r"\bGOCSPX-[A-Za-z0-9_-]{20,}"),
+    ("an Azure storage key", r"\bAccountKey=[A-Za-z0-9+/]{80,}"),
+    ("a Slack token", r"\bx(?:ox[abeoprs]|app)-[A-Za-z0-9-]{10,}"),
+    ("a Slack webhook", r"hooks\.slack\.com/services/T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{16,}"),
+    ("a Stripe key", r"\b(?:[sr]k_(?:live|test)|whsec)_[A-Za-z0-9]{16,}"),
+    ("an npm token", r"\bnpm_[A-Za-z0-9]{36}"),
+    ("a PyPI token", r"\bpypi-AgE[A-Za-z0-9_-]{50,}"),
+    ("a Hugging Face token", r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}"),
+    ("a Docker token", r"\bdckr_(?:pat|oat)_[A-Za-z0-9_-]{20,}"),
+    ("a Databricks token", r"\bdapi[0-9a-f]{32}"),
+    ("a DigitalOcean token", r"\bdo[opr]_v1_[0-9a-f]{40,}"),
+    ("a Groq key", r"\bgsk_[A-Za-z0-9]{40,}"),
+    ("an xAI key", r"\bxai-[A-Za-z0-9]{40,}"),
+    ("a Perplexity key", r"\bpplx-[A-Za-z0-9]{40,}"),
+    ("a Replicate token", r"\br8_[A-Za-z0-9]{30,}"),
+    ("a Linear key", r"\blin_(?:api|oauth)_[A-Za-z0-9]{30,}"),
+    ("a Notion token", r"\bntn_[A-Za-z0-9]{40,}"),
+    ("a SendGrid key", r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),
+    ("a Grafana token", r"\bgls[ac]_[A-Za-z0-9_]{30,}"),
+    ("a Vault token", r"\bhv[sb]\.[A-Za-z0-9_-]{20,}"),
+    ("an age key", r"\bAGE-SECRET-KEY-1[A-Z0-9]{50,}"),
     (
         "a JSON web token",
         r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+",
@@ -24,19 +52,69 @@ _KINDS = (
     ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
 )
 _ANY = re.compile("|".join(f"(?P<k{i}>{pattern})" for i, (_, pattern) in enumerate(_KINDS)))
+_MARKS = (
+    *("sk-", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "AKIA", "ASIA", "AIza"),
+    *("glpat-", "gldt-", "glrt-", "glcbt-", "glptt-", "glft-", "glsoat-", "glagent-", "glimt-"),
+    *("glffct-", "gloas-", "GR1348941", "GOCSPX-", "AccountKey=", "xox", "xapp-", "slack.com"),
+    *("sk_", "rk_", "whsec_", "npm_", "pypi-", "hf_", "api_org_", "dckr_", "dapi", "_v1_"),
+    *("gsk_", "xai-", "pplx-", "r8_", "lin_", "ntn_", "SG.", "gls", "hvs.", "hvb.", "AGE-"),
+    *("eyJ", "-----BEGIN"),
+)
+"""What a text must hold for any pattern to match: looking for these first is far cheaper."""
+_NAMES = ("key", "token", "passw", "secret", "credential")
+
+_NAMED = re.compile(
+    r"(?i:key|token|passw(?:or)?d|secret|credential)s?[\"']?[ \t]{0,3}[:=][ \t]{0,3}[\"']?"
+    r"(?P<value>[A-Za-z0-9+/_.~=-]{20,200})"
+)
+_ASSIGNED = re.compile(r"(?:key|token|passw(?:or)?d|secret|credential)s?[\"']?[ \t]{0,3}[:=]")
+"""The beginning of `_NAMED` in small letters: without folding of cases a search is far faster."""
+_PIECE = re.compile(r"[A-Za-z0-9+/]{16,}")
+_SWITCH = re.compile(r"(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")
+SWITCHES = 3
+"""Words hardly ever change between letters and digits this often; random text of 16 characters
+nearly always does."""
 
 
 def secret_kind(text: str) -> str | None:
     """What kind of credential the text holds, in words; None when it looks like none."""
-    match = _ANY.search(text) if len(text) >= 15 else None
+    match = _ANY.search(text) if len(text) >= 15 and _marked(text) else None
     if match is None or match.lastgroup is None:
         return None
     return _KINDS[int(match.lastgroup[1:])][0]
 
 
+def _marked(text: str) -> bool:
+    return any(mark in text for mark in _MARKS)
+
+
 def secret_offset(text: str) -> tuple[int, str] | None:
     """(offset, kind) of the first credential in a longer text; None when there is none."""
-    match = _ANY.search(text)
+    match = _ANY.search(text) if _marked(text) else None
     if match is None or match.lastgroup is None:
-        return None
+        return named_secret(text)
     return match.start(), _KINDS[int(match.lastgroup[1:])][0]
+
+
+def secret_finding(path: str, text: str) -> Finding | None:
+    """The first credential in a file, where it stands; None when there is none."""
+    found = secret_offset(text)
+    if found is None:
+        return None
+    line = text.count("\n", 0, found[0]) + 1
+    column = found[0] - text.rfind("\n", 0, found[0])
+    message = f"this looks like {found[1]}"
+    fix = "never commit a key: revoke it and remove it"
+    return Finding("secret", Severity.ERROR, path, line, column, message, fix)
+
+
+def named_secret(text: str) -> tuple[int, str] | None:
+    """(offset, kind) of the first random text that stands after a name such as `api_key:`."""
+    small = text.lower()
+    if not any(name in small for name in _NAMES) or not _ASSIGNED.search(small):
+        return None
+    for match in _NAMED.finditer(text):
+        for piece in _PIECE.finditer(match["value"]):
+            if len(_SWITCH.findall(piece.group())) >= SWITCHES:
+                return match.start("value"), "a credential"
+    return None

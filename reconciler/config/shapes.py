@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from reconciler.config import hints
 from reconciler.config.models import KINDS
 from reconciler.config.positions import Document, Node
 from reconciler.findings import Finding, Severity, did_you_mean, quoted
@@ -49,7 +50,7 @@ def expect(document: Document, model: type[M]) -> tuple[M | None, tuple[Finding,
 
 
 def _expect(document: Document, model: type[M]) -> tuple[M | None, tuple[Finding, ...]]:
-    if document.root is None:
+    if not document.understood:
         if document.findings:
             return None, document.findings
         empty = f"the file is empty; expected {' or '.join(model.model_fields)}"
@@ -72,13 +73,16 @@ def _finding(document: Document, model: type[BaseModel], error: Any) -> Finding:
         key = str(loc[-1])
         known = _fields_at(model, loc[:-1])
         place = document.at(loc, key=True)
-        fix = did_you_mean(key, known) or (f"known keys: {', '.join(known)}" if known else "")
+        fix = hints.unknown_key(_names_at(model, loc[:-1]), key, error["input"])
+        fix = fix or did_you_mean(key, known)
+        fix = fix or (f"known keys: {', '.join(known)}" if known else "")
         message = f"unknown key {quoted(key)}{_inside(document, loc[:-1])}"
         return _error("unknown-key", place, message, fix)
     if kind == "missing":
         place = document.at(loc[:-1])
         message = f"key {quoted(str(loc[-1]))} is missing{_inside(document, loc[:-1])}"
-        return _error("missing-key", place, message, "add it")
+        fix = "add trigger: manual, or {schedule: …}" if loc == ("trigger",) else "add it"
+        return _error("missing-key", place, message, fix)
     if loc and loc[-1] == "[key]":
         place = document.at(loc[:-1], key=True)
         return _error("name", place, f"{quoted(str(loc[-2]))}: {_words(error)}")
@@ -86,11 +90,14 @@ def _finding(document: Document, model: type[BaseModel], error: Any) -> Finding:
     if kind in _EXPECTED:
         message = f"expected {_EXPECTED[kind]}, not {_describe(error['input'])}"
         fix = "put it in quotes" if kind == "string_type" and _scalar(error["input"]) else ""
+        fix = hints.wrong_type(*_about(model, loc), error["input"]) or fix
         return _error("type", place, f"{_subject(document, loc)}{message}", fix)
     if kind == "literal_error":
         options = str(error["ctx"]["expected"]).replace("'", "")
         message = f"{_subject(document, loc)}{_describe(error['input'])} is not one of {options}"
-        return _error("value", place, message, did_you_mean(str(error["input"]), _split(options)))
+        fix = hints.wrong_word(*_about(model, loc), error["input"])
+        fix = fix or did_you_mean(str(error["input"]), _split(options))
+        return _error("value", place, message, fix)
     return _error("value", place, f"{_subject(document, loc)}{_words(error)}")
 
 
@@ -147,15 +154,30 @@ def _describe(value: Any) -> str:
 
 def _fields_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
     """Keys that the models found at a location know."""
+    names: list[str] = []
+    for found in _models_at(model, loc):
+        names += [field.alias or name for name, field in found.model_fields.items()]
+    return sorted(set(names))
+
+
+def _names_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
+    return [found.__name__ for found in _models_at(model, loc)]
+
+
+def _about(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[list[str], str]:
+    """The models around a value and the key it stands under, also of an item of a list."""
+    steps = list(loc)
+    while steps and not (isinstance(steps[-1], str) and steps[-1] in _fields_at(model, steps[:-1])):
+        steps.pop()
+    return (_names_at(model, steps[:-1]), str(steps[-1])) if steps else ([], "")
+
+
+def _models_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[type[BaseModel]]:
     here: list[Any] = [model]
     for step in loc:
         below = [kind for annotation in here for kind in _below(annotation, step)]
         here = below or here  # a step that no annotation has is a union's tag
-    names: list[str] = []
-    for kind in here:
-        for found in _models(kind):
-            names += [field.alias or name for name, field in found.model_fields.items()]
-    return sorted(set(names))
+    return [found for kind in here for found in _models(kind)]
 
 
 def _below(annotation: Any, step: str | int) -> list[Any]:

@@ -7,60 +7,27 @@ is told by its top-level keys; a name may be defined in any of them, but only on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
 from gateway import policy as gateway
-from reconciler.config.models import KINDS, platform
+from reconciler.config import hints
+from reconciler.config.common import LOCK, Shared, home, undefined
+from reconciler.config.crosscheck import cross_check
+from reconciler.config.models import KINDS, platform, rules
 from reconciler.config.models import fleet as documents
 from reconciler.config.models.agent import AgentFile
+from reconciler.config.owners import owner_rules
 from reconciler.config.positions import Document
 from reconciler.config.reader import Notes, Reader
 from reconciler.config.rollouts import rollout_policy
 from reconciler.config.shapes import kind_of
+from reconciler.config.skills import FOLDER, skill_names
 from reconciler.findings import Place, did_you_mean, quoted
 from reconciler.source.tree import Kind, UnsafePath
 
-M = TypeVar("M", bound=BaseModel)
-LOCK = "interlock.lock"
-
-
-@dataclass
-class Shared:
-    """What was read. Named things keep where they are named."""
-
-    fleet: documents.Fleet | None = None
-    fleet_document: Document | None = None
-    lock: documents.Lock = field(default_factory=documents.Lock)
-    teams: dict[str, documents.Team] = field(default_factory=dict)
-    providers: dict[str, gateway.Provider] = field(default_factory=dict)
-    models: dict[str, gateway.Model] = field(default_factory=dict)
-    virtual_models: dict[str, gateway.VirtualModel] = field(default_factory=dict)
-    servers: dict[str, gateway.ToolServer] = field(default_factory=dict)
-    destructive: list[str] = field(default_factory=list)
-    budgets: list[gateway.BudgetRule] = field(default_factory=list)
-    places: dict[tuple[str, str], Place] = field(default_factory=dict)
-    """(kind, name) → where it is named."""
-
-    @cached_property
-    def platform(self) -> gateway.Policy:
-        """The gateway's part of it. Not to be asked for before everything is read."""
-        return gateway.Policy(
-            providers=self.providers,
-            models=self.models,
-            virtual_models=self.virtual_models,
-            servers=self.servers,
-            destructive=tuple(self.destructive),
-            budgets=tuple(self.budgets),
-        )
-
-    @property
-    def model_names(self) -> list[str]:
-        """Names an agent may use."""
-        return [*self.models, *self.virtual_models]
+__all__ = ["LOCK", "Shared", "home", "read_shared", "undefined"]
 
 
 def read_shared(reader: Reader, notes: Notes) -> Shared:
@@ -87,7 +54,10 @@ def read_shared(reader: Reader, notes: Notes) -> Shared:
             "start one with `interlock init`",
         )
     if not notes.failed:
-        _cross_check(shared, notes)
+        for name in skill_names(reader):
+            shared.places["skill", name] = Place(f"{FOLDER}/{name}/SKILL.md")
+        shared.owner_rules = owner_rules(reader, shared, notes)
+        cross_check(shared, notes)
     return shared
 
 
@@ -122,7 +92,11 @@ def _stray(document: Document, notes: Notes) -> None:
     known = sorted({key for key, model in KINDS.items() if model in _TAKERS})
     if keys and keys[0] not in KINDS:
         place = document.at([keys[0]], key=True)
-        fix = did_you_mean(keys[0], known) or f"known here: {', '.join(known)}"
+        fix = (
+            hints.for_document(document.data)
+            or did_you_mean(keys[0], known)
+            or f"known here: {', '.join(known)}"
+        )
         notes.error("unknown-kind", place, f"unknown document {quoted(keys[0])}", fix)
     else:
         what = f"{quoted(keys[0])} does not belong here" if keys else "the file says nothing"
@@ -138,9 +112,16 @@ def _read_lock(shared: Shared, reader: Reader, notes: Notes) -> None:
         notes.error("unsafe-path", Place(LOCK), str(unsafe))
         return
     if present:
-        value, _ = reader.expect(LOCK, documents.LockFile, notes)
+        value, document = reader.expect(LOCK, documents.LockFile, notes)
         if value is not None:
             shared.lock = value.lock
+            for kind, part, names in (
+                ("image", "images", value.lock.images),
+                ("fingerprint", "tools", value.lock.tools),
+            ):
+                for name in names:
+                    place = document.at(["lock", part, name], key=True)
+                    shared.places[kind, name] = place
 
 
 def _name(
@@ -166,6 +147,16 @@ def _name(
     return first == place
 
 
+_PARTS: Mapping[str, list[str | int]] = {
+    "branch": ["fleet", "branch"],
+    "reports": ["fleet", "reports"],
+    "signers": ["fleet", "reports", "signers"],
+    "forge": ["fleet", "forge"],
+    "defaults": ["fleet", "defaults"],
+}
+"""Parts of the fleet that have no name of their own."""
+
+
 def _take_fleet(
     shared: Shared, value: documents.FleetFile, document: Document, reader: Reader, notes: Notes
 ) -> None:
@@ -179,6 +170,9 @@ def _take_fleet(
         )
         return
     shared.fleet, shared.fleet_document = value.fleet, document
+    for part, at in _PARTS.items():
+        if document.has(at):
+            shared.places["fleet", part] = document.at(at, key=True)
     if value.fleet.reports.branch == value.fleet.branch:
         notes.error(
             "reports-branch",
@@ -187,7 +181,9 @@ def _take_fleet(
             "write another branch, such as interlock/reports",
         )
     for name, rollout in value.fleet.rollouts.items():
-        rollout_policy(name, rollout, document, ["fleet", "rollouts", name], notes)
+        here: list[str | int] = ["fleet", "rollouts", name]
+        shared.rollouts[name] = rollout_policy(name, rollout, document, here, notes)
+        _name(shared, "rollout", name, document, here, notes)
 
 
 def _take_teams(
@@ -196,6 +192,7 @@ def _take_teams(
     for name, team in value.teams.items():
         if _name(shared, "team", name, document, ["teams", name], notes):
             shared.teams[name] = team
+            shared.team_documents[name] = document
 
 
 def _take_models(
@@ -219,6 +216,7 @@ def _take_models(
     for name, virtual in value.virtual_models.items():
         if _name(shared, "model", name, document, ["virtual_models", name], notes):
             shared.virtual_models[name] = gateway.VirtualModel(targets=tuple(virtual.targets))
+            shared.places["virtual-model", name] = shared.places["model", name]
 
 
 def _script(
@@ -236,9 +234,17 @@ def _take_servers(
     shared: Shared, value: platform.ServersFile, document: Document, reader: Reader, notes: Notes
 ) -> None:
     shared.destructive += value.destructive
+    if value.destructive:
+        place = document.at(["destructive"], key=True)
+        shared.places.setdefault(("destructive", "list"), place)
     for name, server in value.servers.items():
         if _name(shared, "server", name, document, ["servers", name], notes):
-            shared.servers[name] = gateway.ToolServer(**server.model_dump())
+            fields = server.model_dump(exclude={"defaults", "tools"})
+            fields["tools"] = server.classified()
+            for tool in server.tools:
+                at: list[str | int] = ["servers", name, "tools", tool]
+                shared.places["tool", f"{name}.{tool}"] = document.at(at, key=True)
+            shared.servers[name] = gateway.ToolServer.model_validate(fields)
 
 
 def _take_budgets(
@@ -250,70 +256,41 @@ def _take_budgets(
             shared.budgets.append(gateway.BudgetRule(**budget.model_dump()))
 
 
+def _take_rate_limits(
+    shared: Shared, value: rules.RateLimitsFile, document: Document, reader: Reader, notes: Notes
+) -> None:
+    for index, limit in enumerate(value.rate_limits):
+        at: list[str | int] = ["rate_limits", index, "name"]
+        if _name(shared, "rate-limit", limit.name, document, at, notes, key=False):
+            shared.rate_limits.append(limit.rule())
+            _not_enforced(notes, document.at(at), "rate limits", "limited")
+
+
+def _take_guardrails(
+    shared: Shared, value: rules.GuardrailsFile, document: Document, reader: Reader, notes: Notes
+) -> None:
+    for index, guardrail in enumerate(value.guardrails):
+        at: list[str | int] = ["guardrails", index, "name"]
+        if _name(shared, "guardrail", guardrail.name, document, at, notes, key=False):
+            shared.guardrails.append(guardrail.rule())
+            _not_enforced(notes, document.at(at), "guardrails", "checked")
+
+
+def _not_enforced(notes: Notes, place: Place, what: str, done: str) -> None:
+    notes.warn(
+        "not-enforced",
+        place,
+        f"this version does not enforce {what} yet: nothing is {done} by it",
+        "keep it for a later version, and do not rely on it",
+    )
+
+
 _TAKERS: Mapping[type[BaseModel], Any] = {
     documents.FleetFile: _take_fleet,
     documents.TeamsFile: _take_teams,
     platform.ModelsFile: _take_models,
     platform.ServersFile: _take_servers,
     platform.BudgetsFile: _take_budgets,
+    rules.RateLimitsFile: _take_rate_limits,
+    rules.GuardrailsFile: _take_guardrails,
 }
-
-
-def undefined(
-    notes: Notes, place: Place, *, kind: str, name: str, known: list[str], home: str
-) -> None:
-    """A reference to nothing: `model "smrt" is not defined; did you mean "smart"? (home)`."""
-    guess = did_you_mean(name, known)
-    if guess:
-        fix = f"{guess} ({home})"
-    elif known:
-        fix = f"defined: {', '.join(sorted(known)[:12])} ({home})"
-    else:
-        fix = f"define it in {home}"
-    notes.error("undefined", place, f"{kind} {quoted(name)} is not defined", fix)
-
-
-def home(shared: Shared, kind: str, fallback: str) -> str:
-    """The file that defines things of a kind."""
-    files = sorted({place.file for (k, _), place in shared.places.items() if k == kind})
-    return ", ".join(files) or fallback
-
-
-def _cross_check(shared: Shared, notes: Notes) -> None:
-    for name, model in shared.models.items():
-        if model.provider not in shared.providers:
-            undefined(
-                notes,
-                shared.places["model", name],
-                kind="provider",
-                name=model.provider,
-                known=list(shared.providers),
-                home=home(shared, "provider", "gateway/models.yaml"),
-            )
-    for name, virtual in shared.virtual_models.items():
-        for target in virtual.targets:
-            if target not in shared.models:
-                undefined(
-                    notes,
-                    shared.places["model", name],
-                    kind="model",
-                    name=target,
-                    known=list(shared.models),
-                    home=home(shared, "model", "gateway/models.yaml"),
-                )
-    for tool, fingerprint in shared.lock.tools.items():
-        server, _, name = tool.partition(".")
-        found = shared.servers.get(server)
-        if found is None or name not in found.tools:
-            notes.warn(
-                "lock-stale",
-                Place(LOCK),
-                f"{tool} is locked but not declared",
-                "refresh it with `interlock lock`",
-            )
-            continue
-        tools = {
-            **found.tools,
-            name: found.tools[name].model_copy(update={"fingerprint": fingerprint}),
-        }
-        shared.servers[server] = found.model_copy(update={"tools": tools})

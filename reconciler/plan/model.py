@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.values import AgentName, Json, content_hash
+from gateway.values import AgentName, Json, TeamName, content_hash
 from reconciler.config import Loosened, Origin, OwnerRule, TeamConfig
 from reconciler.findings import Finding, Place
 from reconciler.release import Release
@@ -49,9 +49,13 @@ class Side:
     commit: str | None
     agents: Mapping[AgentName, Standing]
     units: Mapping[str, Unit]
-    teams: Mapping[str, TeamConfig] = field(default_factory=dict)
+    teams: Mapping[TeamName, TeamConfig] = field(default_factory=dict)
     owners: tuple[OwnerRule, ...] = ()
     broken: Mapping[AgentName, tuple[Finding, ...]] = field(default_factory=dict)
+    size: int | None = None
+    """Agents of this side in all, where `agents` holds only those that may differ."""
+    collisions: tuple[Finding, ...] = ()
+    """What only shows when its agents are looked at together: see `plan.collisions`."""
 
 
 @dataclass(frozen=True, slots=True)

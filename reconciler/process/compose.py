@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,19 @@ from urllib.parse import urlsplit
 
 from gateway.clock import SystemClock
 from gateway.database import Database
-from reconciler.process.store import open_database
+from reconciler.forge.local import LocalForge
+from reconciler.forge.model import Login
+from reconciler.process.credentials import credentials
+from reconciler.process.store import open_database, remembered
 from reconciler.process.supervisor import EnvironmentLacks
 from reconciler.record import mark
 from reconciler.record import rebuild as rebuilding
-from reconciler.source import Auth, Mirror, Signer, Timeouts
+from reconciler.source import Mirror, Signer, Timeouts
 from reconciler.source.errors import RemoteUnavailable
+from reconciler.tick.compiling import compile_head
 from reconciler.tick.context import Context
-from reconciler.tick.declare import compile_commit, last_good
+from reconciler.tick.declare import last_good
+from reconciler.tick.force import units_in_force
 
 
 @dataclass(frozen=True)
@@ -43,24 +49,25 @@ def open_context(options: Options, environment: Mapping[str, str], *, job: bool)
     """
     state = options.state.resolve()
     database = open_database(state)
-    repo = options.repo or _remembered(database, "repo")
+    repo = options.repo or remembered(database, "repo")
     if repo is None:
         raise EnvironmentLacks(
             "no config repo is known: give --repo URL (or set INTERLOCK_REPO). "
             "`interlock reconcile --once --repo URL --state DIR` remembers it."
         )
-    auth = _auth(environment)
+    auth = credentials(environment)
     # The whole operation may take as long as a large clone does, but silence means a dead remote.
     timeouts = Timeouts(connect_ms=10_000, silence_ms=30_000, total_ms=600_000)
     config = Mirror.open_or_clone(
         repo, state / "mirrors" / "config.git", auth=auth, timeouts=timeouts
     )
-    branch = options.branch or _remembered(database, "branch") or config.default_branch() or "main"
+    branch = options.branch or remembered(database, "branch") or config.default_branch() or "main"
     for name, value in (("repo", repo), ("branch", branch)):
         _remember(database, name, value)
+    clock = SystemClock.from_environment(environment)
     return Context(
         database=database,
-        clock=SystemClock.from_environment(environment),
+        clock=clock,
         state=state,
         config=config,
         branch=branch,
@@ -71,6 +78,14 @@ def open_context(options: Options, environment: Mapping[str, str], *, job: bool)
             url, path, auth=auth if _same_host(url, repo) else None, timeouts=timeouts
         ),
         seeded=random.Random,
+        forge=LocalForge(
+            config,
+            clock=clock,
+            login=Login("interlock"),
+            bot=True,
+            sleep=time.sleep,
+            draw=random.random,
+        ),
     )
 
 
@@ -88,17 +103,24 @@ def _reports(context: Context) -> tuple[str, tuple[str, ...]]:
     """(branch, signers). A commit that cannot be read must not leave the record without either:
     then what the last good one said is in force, which this database remembers."""
     declared = context.declared
+    with context.database.snapshot() as tx:
+        in_force = units_in_force(tx)
+    if declared is None and "fleet/signers" in in_force:
+        # What is in force, not what somebody has pushed since and nobody has approved.
+        stored = in_force["fleet/signers"].value
+        signers = tuple(map(str, stored)) if isinstance(stored, list) else ()
+        return str(in_force["fleet/reports"].value), signers
     if declared is None:
         head = context.config.resolve(context.branch)
         if head is not None:
-            declared = compile_commit(context, head).found or last_good(context, head)
+            declared = compile_head(context, head).found or last_good(context, head)
     if declared is not None:
         branch, signers = declared.fleet.reports_branch, declared.fleet.signers
         told = json.dumps([branch, list(signers)])
-        if _remembered(context.database, "reports") != told:
+        if remembered(context.database, "reports") != told:
             _remember(context.database, "reports", told)
         return branch, signers
-    known = _remembered(context.database, "reports")
+    known = remembered(context.database, "reports")
     if known is None:
         return "interlock/reports", ()
     branch, keys = json.loads(known)
@@ -145,11 +167,6 @@ def restore_if_behind(context: Context) -> rebuilding.Rebuilt | None:
     )
 
 
-def _auth(environment: Mapping[str, str]) -> Auth | None:
-    token = environment.get("INTERLOCK_GIT_TOKEN") or environment.get("GITHUB_TOKEN")
-    return Auth(token=lambda: token) if token else None
-
-
 def _same_host(url: str, repo: str) -> bool:
     """Whether the config repo's credentials may be shown to `url`: a commit must not choose where
     a secret goes, so they go to the host the operator named and to no other."""
@@ -177,11 +194,6 @@ def _signer(options: Options, environment: Mapping[str, str], state: Path) -> Si
     with os.fdopen(descriptor, "w") as file:
         file.write(text.strip() + "\n")
     return Signer(path)
-
-
-def _remembered(database: Database, name: str) -> str | None:
-    row = database.one("SELECT value FROM facts WHERE name = :name", name=name)
-    return str(row["value"]) if row else None
 
 
 def _remember(database: Database, name: str, value: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.database import DatabaseError
+from reconciler.forge.model import ForgeRefused, ForgeUnavailable, MalformedPull
 from reconciler.operations import Refused
 from reconciler.process.lock import Busy
 from reconciler.process.loop import Superseded
@@ -16,8 +17,8 @@ LACKING = 3
 
 def exit_code(error: Exception) -> int | None:
     """1: a negative answer. 3: the environment lacks something. None: a bug, not to be hidden."""
-    if isinstance(error, Refused | Busy | Superseded | StateError):
+    if isinstance(error, Refused | ForgeRefused | MalformedPull | Busy | Superseded | StateError):
         return NEGATIVE
-    if isinstance(error, EnvironmentLacks | SourceError | DatabaseError):
+    if isinstance(error, EnvironmentLacks | SourceError | ForgeUnavailable | DatabaseError):
         return LACKING
     return None

@@ -21,6 +21,12 @@ def migrations() -> tuple[Migration, ...]:
     )
 
 
+def remembered(database: Database, name: str) -> str | None:
+    """What this state directory knows of its config repo: `repo`, `branch`, `reports`."""
+    row = database.one("SELECT value FROM facts WHERE name = :name", name=name)
+    return str(row["value"]) if row else None
+
+
 def open_database(state: Path) -> Database:
     """The state directory's database, its schema brought forward."""
     database = Database(state / DATABASE)

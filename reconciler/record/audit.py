@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 
 from gateway.database import Row, Transaction
-from gateway.values import Json, Millis, canonical_json
+from gateway.values import AgentName, Json, Millis, canonical_json
 from reconciler.record.calendar import DAY_MS, day_start, month
 
 GENESIS = "0" * 64
@@ -63,6 +63,14 @@ def last_seq(tx: Transaction) -> int:
     """The newest line's number; 0 when there is none."""
     row = tx.one("SELECT coalesce(max(seq), 0) AS seq FROM audit")
     return int(row["seq"]) if row else 0
+
+
+def agents_since(tx: Transaction, after: int) -> frozenset[AgentName]:
+    """Every agent that a line after seq `after` is about; `*` where one is about all of them."""
+    rows = tx.read(
+        "SELECT DISTINCT agent FROM audit WHERE seq > :after AND agent IS NOT NULL", after=after
+    )
+    return frozenset(AgentName(row["agent"]) for row in rows)
 
 
 def months(tx: Transaction, *, after: int) -> dict[str, bytes]:

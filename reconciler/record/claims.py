@@ -12,6 +12,7 @@ from gateway import calls
 from gateway.database import Row, Transaction
 from gateway.values import Millis, Purpose, ReleaseDigest, RunId, show_usd
 from reconciler.record import audit, ledger
+from runner import queue
 from runner.queue import RunStatus
 from runner.spec import RoleKind, RunOutcome, RunSpec, SandboxSpec, StopReason
 
@@ -74,6 +75,7 @@ def _lose(tx: Transaction, claim: Row, now: Millis) -> None:
         "Look at what it may have changed."
     )
     _insert_run(tx, claim, team, detail, now)
+    queue.announce_end(tx, RunId(claim["run"]))
     ledger.insert(
         tx,
         {

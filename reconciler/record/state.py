@@ -55,7 +55,15 @@ TABLES = (
     Table("stops", "state/stops.json", "agent"),
     Table("schedules", "state/schedules.json", "agent"),
     Table("alerts", "state/alerts.json", "at, id"),
+    Table("approvals", "state/approvals.json", "at, approval"),
+    Table("in_force", "state/in-force.json", "scope"),
+    Table("waiting", "state/waiting.json", "waiting"),
+    Table("pull_comments", "state/pull-comments.json", "pull, comment"),
+    Table("versions", "state/versions", "path, number", key="shard"),
+    Table("versions_until", "state/versions-until.json", "branch"),
 )
+ADDED: Mapping[str, Row] = {"rollouts": {"pull": None}}
+"""Columns that came later, with what they are in a tree written before."""
 CLAIMS = Table("claims", "state/claims", "run", key="run")
 LEDGER = "state/ledger/"
 REFILLED = ("runs", "journal", "calls", "audit")
@@ -191,6 +199,7 @@ def restore(tx: Transaction, files: Mapping[str, bytes]) -> Restored:
             if not (single or grouped):
                 continue
             for row in _rows(path, table.name, files[path]):
+                row = {**ADDED.get(table.name, {}), **row}
                 if set(row) != columns:
                     raise StateError(
                         f"{path}: columns {sorted(set(row) ^ columns)} are not those of "

@@ -55,9 +55,20 @@ def release_of(leaves: Mapping[str, Json]) -> Release:
     return Release(ReleaseDigest(f"rel-{root_hash(leaves)[:12]}"), dict(sorted(leaves.items())))
 
 
+def release_of_hashed(leaves: Mapping[str, tuple[Json, str]]) -> Release:
+    """As `release_of`, of leaves with their hashes: those of shared leaves are known."""
+    root = _root_hash({path: known for path, (_, known) in leaves.items()})
+    return Release(
+        ReleaseDigest(f"rel-{root[:12]}"), {path: leaves[path][0] for path in sorted(leaves)}
+    )
+
+
 def root_hash(leaves: Mapping[str, Json]) -> str:
     """SHA-256 of {"format", "leaves": {path: SHA-256 of the leaf}}, 64 hex digits."""
-    hashes: dict[str, Json] = {path: content_hash(leaf) for path, leaf in leaves.items()}
+    return _root_hash({path: content_hash(leaf) for path, leaf in leaves.items()})
+
+
+def _root_hash(hashes: dict[str, Json]) -> str:
     return hashlib.sha256(canonical_json({"format": FORMAT, "leaves": hashes})).hexdigest()
 
 

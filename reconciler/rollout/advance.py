@@ -5,6 +5,8 @@
         ▼                  ▼                    ▼
      rejected            held               rolled back
 
+A rollout of a pull request's head only evaluates: it ends `judged` (pass, or hold) or rejected.
+
 One function per state, each a screen; `advance` calls the one for the current state and nothing
 else. Every transition names its reason, because the reason is what people read in the report.
 Callers may call it as often as they like: with unchanged facts it changes nothing, except that
@@ -51,7 +53,7 @@ def advance(rollout: Rollout, facts: Facts, now: Millis) -> Step:
             return _canary(rollout, facts, now)
         case State.HELD:
             return _held(rollout, facts, now)
-        case State.PROMOTED | State.REJECTED | State.CANCELLED | State.ROLLED_BACK:
+        case State.PROMOTED | State.REJECTED | State.CANCELLED | State.ROLLED_BACK | State.JUDGED:
             return rollout, ()
 
 
@@ -71,20 +73,28 @@ def _evaluating(rollout: Rollout, facts: Facts, now: Millis) -> Step:
         if larger:
             looked = replace(rollout, look=larger[0], reason=gate.summary)
             return looked, (StartEvals(larger[0]),)
-        return _to(
-            rollout, State.HELD, now, f"undecided at the last look: {gate.summary}", Verdict.HOLD
-        ), (WriteReceipt("offline", gate.document),)
+        undecided = f"undecided at the last look: {gate.summary}"
+        return _to(rollout, _undecided(rollout), now, undecided, Verdict.HOLD), (
+            WriteReceipt("offline", gate.document),
+        )
     receipt = WriteReceipt("offline", gate.document)
     if gate.decision == "fail":
         return _to(rollout, State.REJECTED, now, gate.summary, Verdict.FAIL), (receipt,)
     if gate.decision == "hold":
-        return _to(rollout, State.HELD, now, gate.summary, Verdict.HOLD), (receipt,)
+        return _to(rollout, _undecided(rollout), now, gate.summary, Verdict.HOLD), (receipt,)
     passed = replace(rollout, verdict=Verdict.PASS)
     after, actions = _after_pass(passed, facts, now, gate.summary)
     return after, (receipt, *actions)
 
 
+def _undecided(rollout: Rollout) -> State:
+    """A pull request needs nobody's decision before it is merged; what is merged does."""
+    return State.HELD if rollout.pull is None else State.JUDGED
+
+
 def _after_pass(rollout: Rollout, facts: Facts, now: Millis, summary: str) -> Step:
+    if rollout.pull is not None:
+        return _to(rollout, State.JUDGED, now, summary), ()
     hold = _promotion_hold(rollout, facts, now)
     if hold is not None:
         reason = f"{summary}; kept back by a hold of {hold.actor}: {hold.reason}"
@@ -202,6 +212,8 @@ def _left_behind(rollout: Rollout, facts: Facts, now: Millis) -> Step | None:
     """Before a canary a newer release supersedes; a quarantined one never goes on."""
     if facts.quarantined:
         return _to(rollout, State.REJECTED, now, "digest is quarantined", Verdict.FAIL), ()
+    if facts.desired is None and rollout.pull is not None:
+        return _to(rollout, State.CANCELLED, now, "the pull request no longer asks for it"), ()
     if facts.desired is None:
         # Broken or gone at the head: stable goes on, the candidate waits for a decision in git.
         return replace(rollout, reason="the agent cannot be compiled at the head"), ()

@@ -18,7 +18,8 @@ from gateway.values import AgentName, Json, Millis, ReleaseDigest
 
 
 class State(StrEnum):
-    """Where a rollout stands. The last five are final; `held` waits for a human."""
+    """Where a rollout stands. The last five are final; `held` waits for a human. `judged` is how a
+    pull request's head ends that was not rejected: merged, it goes on from its verdict."""
 
     EVALUATING = "evaluating"
     AWAITING_APPROVAL = "awaiting_approval"
@@ -28,9 +29,12 @@ class State(StrEnum):
     REJECTED = "rejected"
     CANCELLED = "cancelled"
     ROLLED_BACK = "rolled_back"
+    JUDGED = "judged"
 
 
-FINAL = frozenset({State.PROMOTED, State.REJECTED, State.CANCELLED, State.ROLLED_BACK})
+FINAL = frozenset(
+    {State.PROMOTED, State.REJECTED, State.CANCELLED, State.ROLLED_BACK, State.JUDGED}
+)
 
 
 class FirstRelease(Frozen):
@@ -94,6 +98,8 @@ class Rollout:
     opened_at: Millis
     since: Millis
     verdict: Verdict | None = None
+    pull: int | None = None
+    """The pull request whose head this judges; such a one never becomes a canary."""
 
     @property
     def final(self) -> bool:

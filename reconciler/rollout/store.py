@@ -32,6 +32,7 @@ def load(row: Row) -> Rollout:
         opened_at=Millis(row["opened_at"]),
         since=Millis(row["since"]),
         verdict=Verdict(row["verdict"]) if row["verdict"] else None,
+        pull=row["pull"],
     )
 
 
@@ -39,9 +40,9 @@ def save(tx: Transaction, rollout: Rollout) -> None:
     """Insert or replace the row. A final row never changes again: a late writer loses."""
     tx.execute(
         "INSERT INTO rollouts (rollout, agent, candidate, stable, anchor, state, look, reason,"
-        " verdict, policy, suite, commit_id, opened_at, since, closed_at) VALUES (:rollout,"
+        " verdict, policy, suite, commit_id, opened_at, since, closed_at, pull) VALUES (:rollout,"
         " :agent, :candidate, :stable, :anchor, :state, :look, :reason, :verdict, :policy,"
-        " :suite, :commit_id, :opened_at, :since, :closed_at)"
+        " :suite, :commit_id, :opened_at, :since, :closed_at, :pull)"
         " ON CONFLICT (rollout) DO UPDATE SET state = :state, look = :look, reason = :reason,"
         " verdict = :verdict, since = :since, closed_at = :closed_at, stable = :stable,"
         " policy = :policy"
@@ -61,12 +62,33 @@ def save(tx: Transaction, rollout: Rollout) -> None:
         opened_at=rollout.opened_at,
         since=rollout.since,
         closed_at=rollout.since if rollout.state in FINAL else None,
+        pull=rollout.pull,
     )
 
 
 def open_rollouts(tx: Transaction) -> list[Rollout]:
     """Rollouts that are not final, oldest first."""
     rows = tx.read("SELECT * FROM rollouts WHERE closed_at IS NULL ORDER BY opened_at, rollout")
+    return [load(row) for row in rows]
+
+
+def active_rollouts(tx: Transaction) -> list[Rollout]:
+    """Open rollouts that time or runs may move, oldest first; the other open ones wait for a
+    person or for git."""
+    rows = tx.read(
+        "SELECT * FROM rollouts WHERE closed_at IS NULL AND state IN ('evaluating', 'canary')"
+        " ORDER BY opened_at, rollout"
+    )
+    return [load(row) for row in rows]
+
+
+def open_of_agent(tx: Transaction, agent: str) -> list[Rollout]:
+    """Rollouts of an agent that are not final, oldest first."""
+    rows = tx.read(
+        "SELECT * FROM rollouts WHERE agent = :agent AND closed_at IS NULL"
+        " ORDER BY opened_at, rollout",
+        agent=agent,
+    )
     return [load(row) for row in rows]
 
 

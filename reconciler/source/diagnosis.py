@@ -18,6 +18,7 @@ _RETRYABLE_REFUSALS = (
     "failed to update ref",
     "stale info",
     "unable to migrate objects",
+    "atomic transaction failed",  # what `--atomic` makes of a lock or an old value
 )
 """A refused ref update that another fetch, rebuild and push can cure: somebody was faster."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from pathlib import Path
 import pygit2
 
 from gateway.values import Millis
-from reconciler.source import signing, writing
+from reconciler.source import difference, signing, writing
 from reconciler.source.errors import HistoryRewritten, MirrorMismatch, ShallowHistory, SourceError
 from reconciler.source.objects import (
     MODE_COMMIT,
@@ -40,12 +41,15 @@ from reconciler.source.tree import (
     LinkedTree,
     MissingPath,
     SourceTooLarge,
+    Tree,
     changed_paths,
 )
 from reconciler.source.writing import INTERLOCK, Changes, Identity, PayloadSigner
 
 HEADS = "refs/heads/"
 _URL = "interlock.url"
+KEPT_TREES = 64
+"""Directories that a tree keeps open: those on the way to what is read, such as `agents`."""
 _KINDS = {MODE_TREE: Kind.TREE, MODE_LINK: Kind.LINK, MODE_COMMIT: Kind.COMMIT}
 
 
@@ -69,25 +73,40 @@ class CommitInfo:
 
 
 class GitTree(LinkedTree):
-    """The tree of one commit. Directories are parsed once; blobs are read when asked for."""
+    """The tree of one commit. What is asked for is read, by git's own lookups, and little is kept:
+    a repository may have fifty thousand agents, and most commits touch one."""
 
     def __init__(self, repository: Callable[[], pygit2.Repository], root: TreeId) -> None:
         self._repository = repository
         self.root = root
-        self._listed: dict[str, dict[str, Entry]] = {}
+        self._trees: OrderedDict[str, pygit2.Tree] = OrderedDict()
 
     def _children(self, path: str) -> Mapping[str, Entry]:
-        listed = self._listed.get(path)
-        if listed is None:
-            oid: ObjectId = self.root
-            if path:
-                parent, _, name = path.rpartition("/")
-                entry = self._children(parent).get(name)
-                if entry is None or entry.kind is not Kind.TREE:
-                    raise MissingPath(path)
-                oid = entry.oid
-            listed = self._listed[path] = _list_tree(self._repository(), oid)
-        return listed
+        return {name: entry for row in self._tree(path) for name, entry in (_entry(row),)}
+
+    def _child(self, directory: str, name: str) -> Entry | None:
+        try:
+            return _entry(self._tree(directory)[name])[1]
+        except (KeyError, UnicodeEncodeError):
+            # A name that is not UTF-8 can only come from a listing, where it is refused.
+            return None
+
+    def _tree(self, path: str) -> pygit2.Tree:
+        found = self._trees.get(path)
+        if found is not None:
+            self._trees.move_to_end(path)
+            return found
+        oid: ObjectId = self.root
+        if path:
+            parent, _, name = path.rpartition("/")
+            entry = self._child(parent, name)
+            if entry is None or entry.kind is not Kind.TREE:
+                raise MissingPath(path)
+            oid = entry.oid
+        found = self._trees[path] = _object(self._repository(), oid).peel(pygit2.Tree)
+        if len(self._trees) > KEPT_TREES:
+            self._trees.popitem(last=False)
+        return found
 
     def _content(self, path: str, entry: Entry, limit: int) -> bytes:
         blob = _object(self._repository(), entry.oid).peel(pygit2.Blob)
@@ -97,6 +116,15 @@ class GitTree(LinkedTree):
 
     def _root(self) -> ObjectId:
         return self.root
+
+    def _changed_since(self, old: Tree) -> set[str] | None:
+        if not isinstance(old, GitTree):
+            return None
+        if old._repository().path != self._repository().path:
+            return None
+        read = partial(_tree_bytes, self._repository())
+        found = difference.changed_paths(read, bytes.fromhex(old.root), bytes.fromhex(self.root))
+        return {path.decode("utf-8", "surrogateescape") for path in found}
 
 
 class Mirror:
@@ -351,16 +379,17 @@ def _object(repository: pygit2.Repository, oid: ObjectId) -> pygit2.Object:
         raise MirrorMismatch(repository.path, f"lacks the object {oid}") from None
 
 
-def _list_tree(repository: pygit2.Repository, oid: ObjectId) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
-    for row in _object(repository, oid).peel(pygit2.Tree):
-        mode = int(row.filemode)
-        # Bytes, because a name need not be UTF-8; such a one is refused when it is listed.
-        name = (row.raw_name or b"").decode("utf-8", "surrogateescape")
-        kind = _KINDS.get(mode, Kind.BLOB)
-        found[name] = Entry(name, kind, mode, partial(_as_is, ObjectId(str(row.id))))
-    return found
+def _entry(row: pygit2.Object) -> tuple[str, Entry]:
+    mode = int(row.filemode)
+    # Bytes, because a name need not be UTF-8; such a one is refused when it is listed.
+    name = (row.raw_name or b"").decode("utf-8", "surrogateescape")
+    kind = _KINDS.get(mode, Kind.BLOB)
+    return name, Entry(name, kind, mode, partial(_as_is, ObjectId(str(row.id))))
 
 
 def _as_is(oid: ObjectId) -> ObjectId:
     return oid
+
+
+def _tree_bytes(repository: pygit2.Repository, oid: bytes) -> bytes:
+    return _object(repository, ObjectId(oid.hex())).read_raw()

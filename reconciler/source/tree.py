@@ -59,6 +59,8 @@ __all__ = [
 
 MAX_LINKS = 40
 """As Linux: more links than this on one path is a loop."""
+MAX_TARGET = 4096
+"""Bytes of a link's text; as Linux."""
 MAX_BYTES = 16 * 1024 * 1024
 """A text of a config repo that is larger is a mistake; `read` says so instead of loading it."""
 
@@ -133,6 +135,10 @@ class LinkedTree:
         """Entries of a real directory, by name."""
         raise MissingPath(path)
 
+    def _child(self, directory: str, name: str) -> Entry | None:
+        """One entry of a real directory; for backings that find one without listing all."""
+        return self._children(directory).get(name)
+
     def _content(self, path: str, entry: Entry, limit: int) -> bytes:
         """Bytes of a real file, or text of a link."""
         raise MissingPath(path)
@@ -140,6 +146,10 @@ class LinkedTree:
     def _root(self) -> ObjectId:
         """OID of the whole tree."""
         raise MissingPath("")
+
+    def _changed_since(self, old: Tree) -> set[str] | None:
+        """As `changed_paths`, where a backing has a faster way; else None."""
+        return None
 
     def _find(self, path: str) -> tuple[str, Entry | None]:
         """Follow links to (physical path, entry); entry is None for the root."""
@@ -157,7 +167,7 @@ class LinkedTree:
                 continue
             if entry is not None and entry.kind is not Kind.TREE:
                 raise MissingPath(path, f"{'/'.join(done)} is not a directory")
-            entry = self._children("/".join(done)).get(name)
+            entry = self._child("/".join(done), name)
             if entry is None:
                 raise MissingPath(path)
             if entry.kind is not Kind.LINK:
@@ -170,11 +180,14 @@ class LinkedTree:
             todo.extend(reversed(self._link_segments(here, entry)))
             entry = None
         if entry is None and done:  # the last step was a link's `..`
-            entry = self._children("/".join(done[:-1])).get(done[-1])
+            entry = self._child("/".join(done[:-1]), done[-1])
         return "/".join(done), entry
 
     def _link_segments(self, path: str, entry: Entry) -> list[str]:
-        raw = self._content(path, entry, 4096)
+        try:
+            raw = self._content(path, entry, MAX_TARGET)
+        except SourceTooLarge:
+            raise UnsafePath(path, "a symbolic link leads to a path that is too long") from None
         target = raw.decode("utf-8", "surrogateescape")
         if target.startswith("/"):
             raise UnsafePath(path, "a symbolic link to an absolute path leads out of the tree")
@@ -372,7 +385,8 @@ def changed_paths(old: Tree | None, new: Tree | None) -> tuple[str, ...]:
     Goes down only where two OIDs differ, so the cost follows the change and not the repository.
     A change of mode alone counts.
     """
-    return tuple(sorted(_changed(old, new, "")))
+    known = new._changed_since(old) if isinstance(new, LinkedTree) and old is not None else None
+    return tuple(sorted(_changed(old, new, "") if known is None else known))
 
 
 def _changed(old: Tree | None, new: Tree | None, path: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ is nobody's until it is pushed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -74,6 +74,30 @@ def write_commit(
         if parent is None:
             raise ValueError("the first commit of a branch needs at least one file")
         tree = repository.TreeBuilder().write()
+    return write_tree_commit(
+        repository,
+        tree,
+        [parent] if parent else [],
+        message=message,
+        author=author,
+        committer=committer,
+        when_ms=when_ms,
+        signer=signer,
+    )
+
+
+def write_tree_commit(
+    repository: pygit2.Repository,
+    tree: pygit2.Oid,
+    parents: Sequence[CommitId],
+    *,
+    message: str,
+    author: Identity,
+    committer: Identity,
+    when_ms: Millis,
+    signer: PayloadSigner | None,
+) -> CommitId:
+    """Commit a tree that is written already. Git stores whole seconds, UTC."""
     seconds = when_ms // 1000
     content = cast(  # the stub says Oid; it is the text
         "str",
@@ -82,7 +106,7 @@ def write_commit(
             pygit2.Signature(committer.name, committer.email, seconds, 0, "utf-8"),
             message if message.endswith("\n") else message + "\n",
             tree,
-            [pygit2.Oid(hex=parent)] if parent else [],
+            [pygit2.Oid(hex=parent) for parent in parents],
         ),
     )
     if signer is None:

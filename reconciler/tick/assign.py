@@ -6,6 +6,7 @@ The only place that enqueues a live run. In job mode the run is born `claimed` a
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -13,7 +14,6 @@ from gateway.database import Transaction
 from gateway.policy import Policy, Window
 from gateway.values import AgentName, Millis, Occurrence, Purpose, RunId, show_usd
 from reconciler import triggers
-from reconciler.config import AgentConfig
 from reconciler.gates.live import judge_run
 from reconciler.record import audit
 from reconciler.release import run_spec
@@ -22,10 +22,13 @@ from reconciler.rollout.assignment import Assigned, Pointer, Unassigned, assign
 from reconciler.rollout.model import RolloutPolicy
 from reconciler.source.errors import SourceError
 from reconciler.tick import rollouts, workspaces
-from reconciler.tick.context import Context, Declared
+from reconciler.tick.context import EVERYONE, Blocked, Context, Declared
 from runner import queue
 from runner.spec import RunOutcome, RunSpec, Workspace
 
+RETRY_MS = 10_000
+"""How long a due run that cannot be started waits before it is tried again with nothing new: a hold
+may have run out, or a workspace's origin may be back."""
 CLAIM_LEASE_MS = 6 * 3_600_000
 """How long a claim binds its run to the machine that made it: longer than any CI job."""
 
@@ -40,14 +43,32 @@ class Started:
     reason: str
 
 
-def due(context: Context, declared: Declared) -> list[Started]:
-    """Enqueue a run for every agent whose schedule is due; at most one per agent and tick."""
+def due(
+    context: Context, declared: Declared, happened: Collection[AgentName] | None
+) -> list[Started]:
+    """Enqueue a run for every agent whose schedule is due; at most one per agent and tick.
+
+    `happened`: the agents of which the audit has something new, None everyone. One that could not
+    be started is tried again when something happened to it, and now and then.
+    """
+    now = context.clock.now()
+    _schedule(context, declared, now)
+    waiting = context.timetable.due(now)
+    if not waiting:
+        return []
+    # No overlap: the next one starts when this one has ended.
+    open_runs = queue.open_runs(context.database)
+    running = {run["agent"] for run in open_runs if run["purpose"] == Purpose.LIVE}
+    with context.database.snapshot() as tx:
+        ready = [a for a in waiting if a not in running and not _blocked(context, a, happened)]
+        looked = _looked_until(tx, ready)
     started: list[Started] = []
-    for agent, config in sorted(declared.fleet.agents.items()):
-        if config.trigger.schedule is None:
-            continue
-        found = _due_now(context, agent, config)
-        if found is None:
+    for agent in ready:
+        trigger = declared.fleet.agents[agent].trigger
+        assert trigger.schedule is not None
+        found = triggers.due(trigger.schedule, trigger.timezone, after=looked[agent], now=now)
+        if found is None:  # missed so long ago that nobody wants it any more
+            context.timetable.put(agent, trigger.schedule, trigger.timezone, after=now)
             continue
         result = start(
             context,
@@ -56,31 +77,63 @@ def due(context: Context, declared: Declared) -> list[Started]:
             found.occurrence,
             text=f"It is {found.occurrence.removeprefix('schedule:')}: your scheduled run.",
             actor="schedule",
+            looked_until=found.at,
         )
         started.append(result)
         if result.run is not None:
-            with context.database.transaction() as tx:
-                _looked(tx, agent, found.at)
+            context.timetable.put(agent, trigger.schedule, trigger.timezone, after=found.at)
         else:
-            context.problems.append(
-                f"{agent}: due {found.occurrence}, not started: {result.reason}"
-            )
+            why = f"{agent}: due {found.occurrence}, not started: {result.reason}"
+            context.blocked[agent] = Blocked(Millis(now + RETRY_MS), why)
+            context.problems.append(why)
     return started
 
 
-def _due_now(context: Context, agent: AgentName, config: AgentConfig) -> triggers.Due | None:
-    now = context.clock.now()
-    assert config.trigger.schedule is not None
-    with context.database.transaction() as tx:
-        row = tx.one("SELECT looked_until FROM schedules WHERE agent = :agent", agent=agent)
-        if row is None:  # first sight of this agent: nothing before now is made up for
-            _looked(tx, agent, now)
-            return None
-        if _open_live(tx, agent):
-            return None  # overlap: the next one starts when this one has ended
-    return triggers.due(
-        config.trigger.schedule, config.trigger.timezone, after=row["looked_until"], now=now
-    )
+def _blocked(context: Context, agent: AgentName, happened: Collection[AgentName] | None) -> bool:
+    """Whether it is too early to try an agent again that could not be started; says why not."""
+    blocked = context.blocked.get(agent)
+    if blocked is None:
+        return False
+    news = happened is None or agent in happened or EVERYONE in happened
+    if news or context.clock.now() >= blocked.until:
+        del context.blocked[agent]
+        return False
+    context.problems.append(blocked.reason)
+    return True
+
+
+def _schedule(context: Context, declared: Declared, now: Millis) -> None:
+    """Bring the timetable up to what is declared: once for everyone, then for what changed."""
+    changed, table = context.news.scheduled, context.timetable
+    if changed is not None and not changed:
+        return
+    agents = declared.fleet.agents
+    names = agents.keys() | table.agents() if changed is None else changed
+    timed = {n: agents[n].trigger for n in names if n in agents and agents[n].trigger.schedule}
+    with context.database.snapshot() as tx:
+        looked = _looked_until(tx, None if changed is None else timed)
+    fresh = sorted(timed.keys() - looked.keys())
+    if fresh:
+        with context.database.transaction() as tx:
+            for agent in fresh:  # at first sight nothing before now is made up for
+                _looked(tx, agent, now)
+    for agent, trigger in timed.items():
+        assert trigger.schedule is not None
+        table.put(agent, trigger.schedule, trigger.timezone, after=looked.get(agent, now))
+    table.drop(names - timed.keys())
+    for agent in names:
+        context.blocked.pop(agent, None)
+    context.news.scheduled = frozenset()
+
+
+def _looked_until(tx: Transaction, agents: Collection[AgentName] | None) -> dict[AgentName, Millis]:
+    """Up to which moment these agents' schedules have been looked at (None: everyone's)."""
+    if agents is None or len(agents) > 200:
+        rows = tx.read("SELECT agent, looked_until FROM schedules")
+    else:
+        query = "SELECT agent, looked_until FROM schedules WHERE agent = :agent"
+        rows = [row for agent in agents if (row := tx.one(query, agent=agent)) is not None]
+    return {AgentName(row["agent"]): Millis(row["looked_until"]) for row in rows}
 
 
 def start(
@@ -91,8 +144,12 @@ def start(
     *,
     text: str,
     actor: str,
+    looked_until: Millis | None = None,
 ) -> Started:
-    """Give one occurrence to whatever release is its turn. Idempotent by (agent, occurrence)."""
+    """Give one occurrence to whatever release is its turn. Idempotent by (agent, occurrence).
+
+    With `looked_until` its schedule counts as looked at up to there, if a run came of it.
+    """
     config = declared.fleet.agents[agent]
     try:
         workspace = (
@@ -136,6 +193,8 @@ def start(
             ),
             status=queue.RunStatus.CLAIMED if context.job else queue.RunStatus.QUEUED,
         )
+        if looked_until is not None:
+            _looked(tx, agent, looked_until)
         if new:
             if context.job:
                 _claim(tx, context, run, spec, _slice(spec, declared.fleet.platform), now)
@@ -212,12 +271,10 @@ def _claim(
 
 def record_ends(tx: Transaction, now: Millis) -> int:
     """An audit line for every live run that ended since the last tick; returns how many."""
-    rows = tx.read(
-        "SELECT run, agent, release, outcome FROM runs WHERE purpose = 'live'"
-        " AND status = 'finished' AND NOT EXISTS (SELECT 1 FROM audit"
-        " WHERE action = 'run.end' AND subject = runs.run) ORDER BY finished_at, run"
-    )
-    for row in rows:
+    rows = queue.unread_ends(tx, Purpose.LIVE)
+    queue.ends_read(tx, [row["run"] for row in rows])
+    fresh = [row for row in rows if not _told(tx, row["run"])]
+    for row in fresh:
         outcome = RunOutcome.model_validate_json(row["outcome"])
         found = judge_run(outcome)
         stall = f" ({outcome.stall})" if outcome.stall else ""
@@ -233,15 +290,28 @@ def record_ends(tx: Transaction, now: Millis) -> int:
             f" {show_usd(outcome.cost_nano)} · {outcome.steps} steps on {row['release']}"
             + (f" · {detail}" if detail else ""),
         )
-    return len(rows)
+    return len(fresh)
+
+
+def _told(tx: Transaction, run: str) -> bool:
+    """Whether the record has the end of this run already: it may have been read back from git."""
+    told = "SELECT seq FROM audit WHERE subject = :run AND action = 'run.end' LIMIT 1"
+    return tx.one(told, run=run) is not None
 
 
 def settle_claims(tx: Transaction) -> None:
     """A claim whose run has its outcome is settled: nothing is owed any more."""
-    tx.execute(
-        "UPDATE claims SET state = 'settled' WHERE state IN ('open', 'pushed') AND run IN"
-        " (SELECT run FROM runs WHERE status = 'finished')"
+    for run in owed_claims(tx):
+        tx.execute("UPDATE claims SET state = 'settled' WHERE run = :run", run=run)
+
+
+def owed_claims(tx: Transaction) -> list[RunId]:
+    """Claims that are not settled although their run has its outcome."""
+    rows = tx.read(
+        "SELECT run FROM claims WHERE state IN ('open', 'pushed') AND EXISTS"
+        " (SELECT 1 FROM runs WHERE runs.run = claims.run AND status = 'finished')"
     )
+    return [RunId(row["run"]) for row in rows]
 
 
 def open_claims(tx: Transaction) -> list[RunId]:
@@ -256,17 +326,6 @@ def claims_pushed(tx: Transaction, runs: list[RunId]) -> None:
             "UPDATE claims SET state = 'pushed' WHERE run = :run AND state = 'open'", run=run
         )
     queue.release_claims(tx, runs)
-
-
-def _open_live(tx: Transaction, agent: str) -> bool:
-    return (
-        tx.one(
-            "SELECT run FROM runs WHERE agent = :agent AND purpose = 'live'"
-            " AND status <> 'finished' LIMIT 1",
-            agent=agent,
-        )
-        is not None
-    )
 
 
 def _looked(tx: Transaction, agent: str, until: Millis) -> None:

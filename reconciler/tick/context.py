@@ -9,13 +9,27 @@ from pathlib import Path
 
 from gateway.database import Database
 from gateway.values import AgentName, Clock, Millis
-from reconciler.config import Fleet
+from reconciler import release
+from reconciler.config import AgentConfig, Fleet
+from reconciler.config.history import GitHistory
 from reconciler.config.reader import Memo
 from reconciler.findings import Finding
+from reconciler.forge.model import Forge, PullNumber
+from reconciler.plan import Plan, Subject
 from reconciler.release import Release
 from reconciler.source.mirror import Mirror
+from reconciler.source.objects import CommitId
 from reconciler.source.signing import Signer
-from reconciler.source.tree import Tree
+from reconciler.source.tree import LinkedTree, Tree
+from reconciler.triggers import Timetable
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An agent that waits for an approval is as it was here."""
+
+    commit: str
+    tree: Tree
 
 
 @dataclass(frozen=True)
@@ -23,13 +37,86 @@ class Declared:
     """One commit of the watched branch, compiled. `broken` agents keep their stable release."""
 
     commit: str
-    tree: Tree
+    tree: LinkedTree
     fleet: Fleet
     releases: Mapping[AgentName, Release]
     sentinels: Mapping[AgentName, Mapping[str, Release]]
     """Deliberately bad variants of each agent, by sentinel id."""
     broken: Mapping[AgentName, tuple[Finding, ...]]
     findings: tuple[Finding, ...]
+    waiting: Mapping[AgentName, tuple[Subject, ...]] = field(default_factory=dict)
+    """Agents that keep what is in force, and the subjects that must be approved first."""
+    kept: Mapping[AgentName, Kept] = field(default_factory=dict)
+    """Where those of them that were in force are declared as they are here."""
+    tightened: Mapping[AgentName, AgentConfig] = field(default_factory=dict)
+    """What the commit says of agents that wait: what it takes away is gone at once."""
+
+    def tree_of(self, agent: AgentName) -> tuple[str, Tree]:
+        """The commit, and its files, that an agent's declaration comes from."""
+        kept = self.kept.get(agent)
+        return (self.commit, self.tree) if kept is None else (kept.commit, kept.tree)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One pull request as it was looked at last: its head merged into the commit `base`.
+
+    `wanted` is the whole merge result, for the plan; `gated` has only agents and skills of the
+    head, for the gate. Both None when shared files are in error, or with conflicts.
+    """
+
+    head: CommitId
+    base: str
+    conflicts: tuple[str, ...] = ()
+    wanted: Declared | None = None
+    changed: frozenset[AgentName] | None = None
+    gated: Declared | None = None
+    findings: tuple[Finding, ...] = ()
+    plan: Plan | None = None
+
+
+EVERYONE = AgentName("*")
+"""Whom a line of the audit is about when it is about the whole fleet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A due run that could not be started. Tried again at `until`, or when something happens to
+    the agent before."""
+
+    until: Millis
+    reason: str
+    """As the tick tells people."""
+
+
+@dataclass
+class News:
+    """Agents that each stage has not looked at since something happened to them.
+
+    `None` is everyone: a process that begins knows nothing. Lines of the audit say what happened
+    whoever did it, in this process or in another: no pointer, rollout or hold changes without one.
+    """
+
+    declared: frozenset[AgentName] | None = None
+    """Those whose declaration changed, for opening and moving rollouts."""
+    scheduled: frozenset[AgentName] | None = None
+    """Those whose declaration changed, for the timetable."""
+    looked_until: int | None = None
+    """The audit line up to which rollouts follow what happened."""
+    published_until: int | None = None
+    """The audit line up to which the agents' ceilings follow what happened."""
+
+    def changed(self, agents: frozenset[AgentName] | None) -> None:
+        """The declaration of these agents is another one now."""
+        self.declared = joined(self.declared, agents)
+        self.scheduled = joined(self.scheduled, agents)
+
+
+def joined(
+    one: frozenset[AgentName] | None, other: frozenset[AgentName] | None
+) -> frozenset[AgentName] | None:
+    """Both sets of agents at once, where None is everyone."""
+    return None if one is None or other is None else one | other
 
 
 @dataclass
@@ -55,10 +142,31 @@ class Context:
     """The head that was looked at last, good or not."""
     head_problem: list[str] = field(default_factory=list)
     """Why nothing of that head is acted upon; said again at every tick until it is repaired."""
+    forge: Forge | None = None
+    """Where pull requests are; None: nobody looks at any."""
+    pulls: dict[PullNumber, Looked] = field(default_factory=dict)
+    """Open pull requests as they were looked at last."""
+    pulls_mark: tuple[str, str, int] | None = None
+    """What was the case when they were: listing, commit, audit line."""
+    asked: Declared | None = None
+    """What the newest good commit asks for, before anything waits."""
+    approvals_seen: tuple[str, ...] | None = None
+    """Approvals that could be used when it was last decided what is in force."""
     draining: bool = False
     """True after a job's deadline: no new live run is begun."""
     declared: Declared | None = None
     memo: Memo = field(default_factory=Memo)
     """Parsed documents by blob OID: a commit re-parses only what it changed."""
+    news: News = field(default_factory=News)
+    """What the stages of a tick still have to look at: never the whole fleet but the first time."""
+    timetable: Timetable = field(default_factory=Timetable)
+    blocked: dict[AgentName, Blocked] = field(default_factory=dict)
+    """Agents that are due and could not be started, with what is in their way."""
+    compiled: release.Compiled | None = None
+    """The newest commit of the branch, from which the next one goes on."""
+    history: GitHistory | None = None
+    """Which content owns which version, up to that commit."""
+    earlier: dict[str, Declared | None] = field(default_factory=dict)
+    """Earlier commits, compiled, for agents that keep what they were."""
     problems: list[str] = field(default_factory=list)
     """What this tick could not do, in words for people; the tick goes on without it."""

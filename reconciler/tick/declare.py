@@ -1,26 +1,24 @@
-"""What the watched branch asks for: fetch, load, compile, publish the policy.
+"""What the watched branch asks for: fetch, load, compile, put in force.
 
 The one place where a commit becomes releases. A commit whose shared files are in error changes
 nothing at all: policy, releases and schedules of the last good commit stay in force. An agent in
 error keeps its stable release and the schedule it had; the others go on.
+
+What a commit costs follows from what it changed: rows are written for the agents that differ from
+the commit before, and no others are looked at.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
-from gateway import access
-from gateway.database import Transaction
-from gateway.policy import AgentPolicy, Policy
+from gateway.database import Row, Transaction
 from gateway.values import AgentName, Millis
+from reconciler.approvals.store import usable
 from reconciler.config import AgentConfig, Suite
-from reconciler.config.load import load
-from reconciler.config.policy import policy
 from reconciler.findings import Finding
 from reconciler.gates.evidence import SuiteShape
 from reconciler.record import audit
-from reconciler.release import Release, ceiling_of, compile_fleet, variant
 from reconciler.rollout import store
 from reconciler.rollout.model import (
     CanaryPolicy,
@@ -30,7 +28,10 @@ from reconciler.rollout.model import (
     RolloutPolicy,
 )
 from reconciler.source.errors import RemoteUnavailable
+from reconciler.tick.ceilings import publish_policy
+from reconciler.tick.compiling import compile_head
 from reconciler.tick.context import Context, Declared
+from reconciler.tick.force import force
 
 LOOK_BACK = 50
 """Commits that are tried before it is said that there is no good one."""
@@ -50,34 +51,63 @@ def declare(context: Context) -> Declared | None:
             f"the config repo has no branch {context.branch!r}: push it, or use --branch"
         )
         return context.declared
+    approvals = _usable_approvals(context)
     if context.declared is not None and head in (context.declared.commit, context.seen_head):
+        if context.asked is not None and approvals != context.approvals_seen:
+            # Somebody approved something, or an approval expired: other things are in force.
+            _in_force(context, context.asked, frozenset(), approvals)
         context.problems += context.head_problem
         return context.declared
-    declared = compile_commit(context, head)
-    if declared.found is not None and declared.found.fleet.branch != context.branch:
+    compiled = compile_head(context, head)
+    if compiled.found is not None and compiled.found.fleet.branch != context.branch:
         context.problems.append(
-            f"interlock.yaml at {head[:12]} says that {declared.found.fleet.branch!r} is watched, "
+            f"interlock.yaml at {head[:12]} says that {compiled.found.fleet.branch!r} is watched, "
             f"but this reconciler watches {context.branch!r}; nothing of it is acted upon: give "
             "--branch, or correct fleet.branch"
         )
         return context.declared
+    if context.declared is None:
+        with context.database.snapshot() as tx:
+            context.news.published_until = audit.last_seq(tx)
     with context.database.transaction() as tx:
-        _publish(context, tx, head, declared, context.clock.now())
-    if declared.found is None:
-        why = str(declared.findings[0]) if declared.findings else "it cannot be read"
+        _seen(tx, head, compiled.findings, context.clock.now())
+    if compiled.found is not None:
+        _in_force(context, compiled.found, compiled.changed, approvals)
+        context.head_problem = []
+    else:
+        why = str(compiled.findings[0]) if compiled.findings else "it cannot be read"
         context.head_problem = [f"nothing of commit {head[:12]} is acted upon: {why}"]
         context.problems += context.head_problem
         if context.declared is None:
             # A process that has seen nothing yet goes on as one that has would.
-            context.declared = last_good(context, head)
-            if context.declared is not None:
-                with context.database.transaction() as tx:
-                    _adopt(tx, context.declared, context.clock.now())
-    else:
-        context.declared = declared.found
-        context.head_problem = []
+            good = last_good(context, head)
+            if good is not None:
+                _in_force(context, good, None, approvals)
     context.seen_head = head
     return context.declared
+
+
+def _in_force(
+    context: Context,
+    asked: Declared,
+    changed: frozenset[AgentName] | None,
+    approvals: tuple[str, ...],
+) -> None:
+    """Decide what of a good commit holds, and act on that from now on."""
+    everyone = frozenset({*asked.releases, *asked.broken})
+    with context.database.transaction() as tx:
+        forced, looked_at = force(context, tx, asked, everyone if changed is None else changed)
+        concerned = None if changed is None or context.declared is None else looked_at
+        adopt(context, tx, forced, concerned)
+    context.asked = asked
+    # Those that were used up now are not news at the next look.
+    context.approvals_seen = _usable_approvals(context)
+    _follow(context, forced, concerned)
+
+
+def _usable_approvals(context: Context) -> tuple[str, ...]:
+    with context.database.snapshot() as tx:
+        return tuple(one.id for one in usable(tx, context.clock.now()))
 
 
 def last_good(context: Context, head: str) -> Declared | None:
@@ -89,7 +119,7 @@ def last_good(context: Context, head: str) -> Declared | None:
     history = context.config.first_parent_history(context.branch)
     earlier = [commit for commit in history if commit != head][-LOOK_BACK:]
     for commit in reversed(earlier):
-        found = compile_commit(context, commit).found
+        found = compile_head(context, commit).found
         if found is not None:
             return found
     return None
@@ -107,74 +137,11 @@ def _fetch(context: Context) -> None:
     context.fetched_at = context.clock.now()
 
 
-class Compiled:
-    """One commit after compiling; `found` is None when nothing of it may be acted upon."""
-
-    def __init__(self, found: Declared | None, findings: tuple[Finding, ...]) -> None:
-        self.found = found
-        self.findings = findings
-
-
-def compile_commit(context: Context, commit: str) -> Compiled:
-    """Load and compile one commit of the config repo. Reads git and nothing else."""
-    tree = context.config.tree(commit)  # type: ignore[arg-type]
-    loaded = load(tree, memo=context.memo)
-    if loaded.fleet is None:
-        return Compiled(None, loaded.findings)
-    releases: dict[AgentName, Release] = {}
-    broken = dict(loaded.broken)
-    for agent, result in compile_fleet(loaded.fleet).items():
-        if isinstance(result, Release):
-            releases[agent] = result
-        else:
-            broken[agent] = result
-    sentinels: dict[AgentName, dict[str, Release]] = {}
-    for agent in releases:
-        suite = loaded.fleet.agents[agent].suite
-        for sentinel in suite.sentinels if suite else ():
-            bad = variant(loaded.fleet.agents[agent], sentinel, loaded.fleet)
-            if isinstance(bad, Release):
-                sentinels.setdefault(agent, {})[sentinel.id] = bad
-            else:
-                broken[agent] = bad
-    for agent in broken:
-        releases.pop(agent, None)
-    kept = {agent: config for agent in broken if (config := _kept(context, agent)) is not None}
-    return Compiled(
-        Declared(
-            commit=commit,
-            tree=tree,
-            fleet=replace(loaded.fleet, agents={**loaded.fleet.agents, **kept}),
-            releases=releases,
-            sentinels=sentinels,
-            broken=broken,
-            findings=loaded.findings,
-        ),
-        loaded.findings,
-    )
-
-
-def _kept(context: Context, agent: AgentName) -> AgentConfig | None:
-    """How a broken agent was declared at the commit its stable release came from.
-
-    Its schedule and its rights go on from there, because its release does; None when nothing of
-    it is live.
-    """
-    row = context.database.one(
-        "SELECT r.first_commit FROM pointers p JOIN releases r ON r.digest = p.stable"
-        " WHERE p.agent = :agent",
-        agent=agent,
-    )
-    if row is None or context.config.resolve(row["first_commit"]) is None:
-        return None
-    fleet = load(context.config.tree(row["first_commit"]), memo=context.memo).fleet
-    return fleet.agents.get(agent) if fleet is not None else None
-
-
-def _publish(context: Context, tx: Transaction, head: str, compiled: Compiled, now: Millis) -> None:
+def _seen(tx: Transaction, head: str, findings: tuple[Finding, ...], now: Millis) -> None:
+    """Tell the record that this commit was looked at, and what was found in it."""
     seen = tx.one("SELECT value FROM facts WHERE name = 'config_commit'")
     if seen is None or seen["value"] != head:
-        errors = sum(1 for f in compiled.findings if f.severity == "error")
+        errors = sum(1 for f in findings if f.severity == "error")
         audit.append(
             tx,
             now=now,
@@ -185,87 +152,77 @@ def _publish(context: Context, tx: Transaction, head: str, compiled: Compiled, n
         )
     for name, value in (
         ("config_commit", head),
-        ("findings", json.dumps([finding.as_json() for finding in compiled.findings])),
+        ("findings", json.dumps([finding.as_json() for finding in findings])),
     ):
         tx.execute(
             "INSERT INTO facts (name, value) VALUES (:name, :value)"
-            " ON CONFLICT (name) DO UPDATE SET value = :value",
+            " ON CONFLICT (name) DO UPDATE SET value = :value WHERE facts.value <> :value",
             name=name,
             value=value,
         )
-    if compiled.found is not None:
-        _adopt(tx, compiled.found, now)
 
 
-def _adopt(tx: Transaction, declared: Declared, now: Millis) -> None:
-    """Put a good commit in force: its policy, its releases, what it asks for."""
-    publish_policy(tx, declared, now)
-    for release in declared.releases.values():
-        store.remember_release(tx, release.digest, release.text(), commit=declared.commit, now=now)
-    for variants in declared.sentinels.values():
-        for release in variants.values():
-            store.remember_release(
-                tx, release.digest, release.text(), commit=declared.commit, now=now
-            )
-    tx.execute("DELETE FROM desired")
-    names = sorted({*declared.releases, *declared.broken})
-    for name in names:
-        config = declared.fleet.agents.get(name)
-        release_now = declared.releases.get(name)
-        tx.execute(
-            "INSERT INTO desired (agent, digest, team, commit_id, document, findings)"
-            " VALUES (:agent, :digest, :team, :commit, :document, :findings)",
-            agent=name,
-            digest=release_now.digest if release_now else None,
-            team=config.team if config else "",
-            commit=declared.commit,
-            document=json.dumps(_summary(config) if config else {}),
-            findings=json.dumps([f.as_json() for f in declared.broken.get(name, ())]),
-        )
+def adopt(
+    context: Context,
+    tx: Transaction,
+    declared: Declared,
+    changed: frozenset[AgentName] | None,
+) -> None:
+    """Put a declaration in force: its policy, its releases, what it asks for.
 
-
-def publish_policy(tx: Transaction, declared: Declared, now: Millis) -> None:
-    """Make what the commit allows the current policy, as far as releases in use are concerned.
-
-    Which tools and limits an agent has is what the head says: tightening works at once. Which
-    *models* and which sub-agents it has is behaviour, and travels in a release: those of the
-    releases that are live, in a canary or being gated stay admitted as long as the platform still
-    declares the model, or a merged change would cut stable off before its successor is proven.
+    Only the agents in `changed` are written; None is everyone, and clears away whoever is not
+    there any more. Nothing of the context changes before the transaction is durable: `_follow`.
     """
-    base = policy(declared.fleet)
-    agents = dict(base.agents)
-    for agent in sorted({*declared.fleet.agents, *declared.broken}):
-        used = [store.release(tx, digest) for digest in _in_use(tx, agent)]
-        for release in (*used, *declared.sentinels.get(agent, {}).values()):
-            team = agents[agent].team if agent in agents else ""
-            kept = ceiling_of(release, team)
-            agents[agent] = _admitting(agents.get(agent, kept), kept, base)
-    access.publish(tx, base.model_copy(update={"agents": agents}), now=now)
+    now = context.clock.now()
+    publish_policy(tx, declared, changed, now=now)
+    if changed is None:
+        names = {*declared.releases, *declared.broken}
+        known = {row["digest"] for row in tx.read("SELECT digest FROM releases")}
+        rows = {row["agent"]: row for row in tx.read("SELECT * FROM desired")}
+        gone = sorted(rows.keys() - names)
+    else:
+        names = {n for n in changed if n in declared.releases or n in declared.broken}
+        known, rows = set(), {}
+        gone = sorted(changed - names)
+    for name in sorted(names):
+        own = declared.releases.get(name)
+        for release in (*([own] if own else []), *declared.sentinels.get(name, {}).values()):
+            if release.digest not in known:
+                store.remember_release(
+                    tx, release.digest, release.text(), commit=declared.commit, now=now
+                )
+        _desire(tx, declared, name, rows.get(name))
+    for name in gone:
+        tx.execute("DELETE FROM desired WHERE agent = :agent", agent=name)
 
 
-def _in_use(tx: Transaction, agent: str) -> list[str]:
-    rows = tx.read(
-        "SELECT stable AS digest FROM pointers WHERE agent = :agent"
-        " UNION SELECT candidate FROM pointers WHERE agent = :agent"
-        " UNION SELECT anchor FROM pointers WHERE agent = :agent"
-        " UNION SELECT candidate FROM rollouts WHERE agent = :agent AND closed_at IS NULL",
-        agent=agent,
+def _desire(tx: Transaction, declared: Declared, agent: AgentName, before: Row | None) -> None:
+    """What is asked for of one agent; its `commit_id` is the commit that last changed that."""
+    config = declared.fleet.agents.get(agent)
+    release = declared.releases.get(agent)
+    row = {
+        "agent": agent,
+        "digest": release.digest if release else None,
+        "team": config.team if config else "",
+        "document": json.dumps(_summary(config) if config else {}),
+        "findings": json.dumps([f.as_json() for f in declared.broken.get(agent, ())]),
+    }
+    if before is not None and all(before[name] == value for name, value in row.items()):
+        return
+    tx.execute(
+        "INSERT INTO desired (agent, digest, team, commit_id, document, findings)"
+        " VALUES (:agent, :digest, :team, :commit, :document, :findings)"
+        " ON CONFLICT (agent) DO UPDATE SET digest = :digest, team = :team, commit_id = :commit,"
+        " document = :document, findings = :findings",
+        commit=declared.commit,
+        **row,
     )
-    return sorted(str(row["digest"]) for row in rows if row["digest"] is not None)
 
 
-def _admitting(today: AgentPolicy, kept: AgentPolicy, platform: Policy) -> AgentPolicy:
-    """Today's ceiling, with the models and the roles of a release that is in use."""
-    roles = dict(today.roles)
-    for role, grants in kept.roles.items():
-        models = tuple(m for m in grants.models if platform.targets(m))
-        if role not in roles:
-            # A role the head no longer has may still think, but a tool taken away is gone at once.
-            roles[role] = grants.model_copy(update={"models": models, "tools": {}})
-            continue
-        more = tuple(m for m in models if m not in roles[role].models)
-        roles[role] = roles[role].model_copy(update={"models": roles[role].models + more})
-    return today.model_copy(update={"roles": roles})
+def _follow(context: Context, declared: Declared, changed: frozenset[AgentName] | None) -> None:
+    """Go on from a declaration that is durably in force."""
+    context.declared = declared
+    context.news.changed(changed)
 
 
 def _summary(config: AgentConfig) -> dict[str, object]:

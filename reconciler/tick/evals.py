@@ -117,12 +117,13 @@ def start(
     if not fresh:
         return 0
     cases = {case.id: case for case in evaluation.suite.cases}
+    commit, tree = declared.tree_of(evaluation.agent)
     laid = {
         name: workspaces.from_tree(
             context.state,
-            declared.tree,
+            tree,
             cases[name].workspace,
-            origin=f"config {declared.commit} {cases[name].workspace}",
+            origin=f"config {commit} {cases[name].workspace}",
         )
         for name in {w.case for w in fresh}
     }
@@ -159,17 +160,15 @@ def start(
 
 def collect(tx: Transaction) -> int:
     """Turn finished eval runs into graded attempts; returns how many."""
-    rows = tx.read(
-        "SELECT r.run, r.rollout, r.arm, r.case_id, r.attempt, r.outcome FROM runs r"
-        " LEFT JOIN attempts a ON a.rollout = r.rollout AND a.arm = r.arm"
-        " AND a.case_id = r.case_id AND a.attempt = r.attempt"
-        " WHERE r.purpose = 'eval' AND r.status = 'finished' AND r.rollout IS NOT NULL"
-        " AND a.run IS NULL"
-    )
+    rows = queue.unread_ends(tx, Purpose.EVAL)
+    queue.ends_read(tx, [row["run"] for row in rows])
+    graded = 0
     for row in rows:
+        if row["rollout"] is None:
+            continue
         outcome = RunOutcome.model_validate_json(row["outcome"])
         status, detail = grade(outcome)
-        tx.execute(
+        graded += tx.execute(
             "INSERT INTO attempts (rollout, arm, case_id, attempt, run, status, detail, stop,"
             " cost_nano, working_ms) VALUES (:rollout, :arm, :case_id, :attempt, :run, :status,"
             " :detail, :stop, :cost, :working) ON CONFLICT DO NOTHING",
@@ -184,7 +183,7 @@ def collect(tx: Transaction) -> int:
             cost=outcome.cost_nano,
             working=outcome.working_ms,
         )
-    return len(rows)
+    return graded
 
 
 def grade(outcome: RunOutcome) -> tuple[str, str]:

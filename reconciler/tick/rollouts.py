@@ -7,6 +7,7 @@ decision is known and the pointer is not flipped, or the other way round.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from gateway.database import Transaction
@@ -20,7 +21,7 @@ from gateway.values import (
 )
 from reconciler.gates.live import judge_run
 from reconciler.record import audit
-from reconciler.release import Release, parse_document, run_spec
+from reconciler.release import parse_document, run_spec
 from reconciler.rollout import store
 from reconciler.rollout.advance import advance
 from reconciler.rollout.model import (
@@ -41,41 +42,75 @@ from reconciler.rollout.model import (
 )
 from reconciler.source.errors import SourceError
 from reconciler.tick import evals
+from reconciler.tick.ceilings import publish_ceilings
 from reconciler.tick.context import Context, Declared
 from reconciler.tick.declare import rollout_policy
 from reconciler.tick.evaluation import evaluation_of, remember_sentinels
+from reconciler.tick.judging import declared_for
 from runner import queue
 from runner.spec import RunOutcome, RunSpec
 
 ACTOR = "interlock"
 
 
-def open_new(context: Context, declared: Declared) -> int:
-    """A rollout for every agent whose declared release is not live yet; returns how many."""
+AT_ONCE = 200
+"""Rollouts that are opened in one transaction: nobody else can write while it lasts."""
+
+
+def open_new(context: Context, declared: Declared, look: Collection[AgentName] | None) -> int:
+    """A rollout for every agent whose declared release is not live yet; returns how many.
+
+    `look` are the agents to which something happened since this was asked before, None everyone.
+    An agent that wants no rollout now wants none before its declaration, its pointer, a rollout of
+    its own or the quarantine of its release changes, and the audit tells of each.
+    """
     now = context.clock.now()
+    with context.database.snapshot() as tx:
+        candidates = _not_live(tx, declared, look)
     opened = 0
-    with context.database.transaction() as tx:
-        for agent, release in declared.releases.items():
-            rollout = _wanted_rollout(tx, declared, agent, release, now)
-            if rollout is None:
-                continue
-            store.save(tx, rollout)
-            audit.append(
-                tx,
-                now=now,
-                actor=ACTOR,
-                action="rollout.open",
-                agent=agent,
-                subject=rollout.id,
-                reason=f"{rollout.stable or 'nothing'} → {rollout.candidate}",
-            )
-            opened += 1
+    for start in range(0, len(candidates), AT_ONCE):
+        with context.database.transaction() as tx:
+            fresh = [
+                rollout
+                for agent in candidates[start : start + AT_ONCE]
+                if (rollout := _wanted_rollout(tx, declared, agent, now)) is not None
+            ]
+            for rollout in fresh:
+                store.save(tx, rollout)
+                audit.append(
+                    tx,
+                    now=now,
+                    actor=ACTOR,
+                    action="rollout.open",
+                    agent=rollout.agent,
+                    subject=rollout.id,
+                    reason=f"{rollout.stable or 'nothing'} → {rollout.candidate}",
+                )
+            # What the gate needs is admitted together with the rollout that asks for it.
+            publish_ceilings(tx, declared, [rollout.agent for rollout in fresh])
+        opened += len(fresh)
     return opened
 
 
+def _not_live(
+    tx: Transaction, declared: Declared, look: Collection[AgentName] | None
+) -> list[AgentName]:
+    """Agents among `look` whose declared release is not stable, by name."""
+    if look is None:
+        rows = tx.read("SELECT agent, stable FROM pointers")
+        stable = {row["agent"]: row["stable"] for row in rows}
+        names: Collection[AgentName] = declared.releases.keys()
+    else:
+        names = [agent for agent in look if agent in declared.releases]
+        found = {agent: store.pointer(tx, agent) for agent in names}
+        stable = {agent: row["stable"] for agent, row in found.items() if row is not None}
+    return sorted(n for n in names if declared.releases[n].digest != stable.get(n))
+
+
 def _wanted_rollout(
-    tx: Transaction, declared: Declared, agent: AgentName, release: Release, now: Millis
+    tx: Transaction, declared: Declared, agent: AgentName, now: Millis
 ) -> Rollout | None:
+    release = declared.releases[agent]
     pointer = store.pointer(tx, agent)
     stable = pointer["stable"] if pointer else None
     if release.digest == stable or store.quarantined(tx, release.digest):
@@ -84,7 +119,7 @@ def _wanted_rollout(
     policy = rollout_policy(config)
     suite = config.suite.digest if policy.gate is not None and config.suite is not None else ""
     earlier = store.of_agent(tx, agent)
-    if any(not r.final for r in earlier):
+    if any(not r.final and r.pull is None for r in earlier):
         return None  # an open canary finishes first; the newest waits in this one slot
     same = [
         r for r in earlier if (r.candidate, r.stable, r.suite) == (release.digest, stable, suite)
@@ -92,6 +127,12 @@ def _wanted_rollout(
     if any(r.state is State.REJECTED for r in same):
         return None  # never gated again from scratch: a second throw of the dice is not evidence
     held = next((r for r in same if r.verdict is Verdict.HOLD), None)
+    # Judged as a pull request's head, by the same policy: that verdict counts, and is not bought
+    # a second time.
+    judged = next(
+        (r for r in same if r.state is State.JUDGED and r.policy.gate == policy.gate), None
+    )
+    passed = judged if held is None and judged is not None else None
     return Rollout(
         id=derived_id("rollout", agent, release.digest, stable or "", suite, len(same)),
         agent=agent,
@@ -103,19 +144,39 @@ def _wanted_rollout(
         commit=declared.commit,
         state=State.HELD if held else State.EVALUATING,
         look=policy.gate.looks[0] if policy.gate is not None else 0,
-        reason=f"held before as {held.id}: {held.reason}" if held else "opened",
+        reason=_opened(held, passed),
         opened_at=now,
         since=now,
-        verdict=Verdict.HOLD if held else None,
+        verdict=Verdict.HOLD if held else passed.verdict if passed else None,
     )
 
 
-def move(context: Context, declared: Declared | None) -> int:
-    """Advance every open rollout once; returns how many came to another state or look."""
+def _opened(held: Rollout | None, passed: Rollout | None) -> str:
+    if held is not None:
+        return f"held before as {held.id}: {held.reason}"
+    if passed is not None:
+        return f"gate passed on pull request #{passed.pull}: {passed.reason}"
+    return "opened"
+
+
+def move(context: Context, declared: Declared | None, look: Collection[AgentName] | None) -> int:
+    """Advance every open rollout once; returns how many came to another state or look.
+
+    Those that wait for a person or for git are looked at when something happened to their agent
+    (`look`, None: everyone): neither time nor runs move them.
+    """
     with context.database.snapshot() as tx:
-        rollouts = store.open_rollouts(tx)
+        if look is None:
+            rollouts = store.open_rollouts(tx)
+        else:
+            rollouts = store.active_rollouts(tx)
+            active = {rollout.id for rollout in rollouts}
+            for agent in sorted(look):
+                rollouts += [r for r in store.open_of_agent(tx, agent) if r.id not in active]
     moved = 0
     for rollout in rollouts:
+        if rollout.pull is not None and context.pulls_mark is None:
+            continue  # nobody has looked at pull requests yet, so nobody knows what it is about
         try:
             moved += move_one(context, declared, rollout)
         except (SourceError, LookupError, ValueError, OSError) as error:
@@ -128,6 +189,7 @@ def move_one(
     context: Context, declared: Declared | None, rollout: Rollout, *, resumed_by: str | None = None
 ) -> bool:
     """Gather facts, decide, and carry out; True when it came to another state or look."""
+    declared = declared_for(context, declared, rollout)
     evaluation = evaluation_of(context, declared, rollout)
     now = context.clock.now()
     with context.database.transaction() as tx:

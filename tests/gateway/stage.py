@@ -13,6 +13,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from email.message import Message
@@ -100,9 +101,13 @@ def policy(**changes: Any) -> Policy:
                 price=Price(input=NanoUSD(10), output=NanoUSD(100)),
             )
         },
-        "agents": {"triage": AgentPolicy(team="platform", roles={"main": grants()})},
     }
     return Policy(**{**values, **changes})
+
+
+def ceiling(**changes: Any) -> AgentPolicy:
+    """What the watched branch allows `triage`: everything the stage offers, unless changed."""
+    return AgentPolicy(team="platform", roles={"main": grants(**changes)})
 
 
 @dataclass
@@ -147,8 +152,12 @@ class Stage:
 
     # --- what other processes do through the database
 
-    def publish(self, new: Policy) -> str:
+    def publish(self, new: Policy, agents: Mapping[str, AgentPolicy] | None = None) -> str:
+        """The policy, and the ceilings of these agents (of `triage` when none are given)."""
+        given = {"triage": ceiling()} if agents is None else agents
         with self.database.transaction() as tx:
+            access.drop_ceilings(tx, access.with_ceiling(tx) - set(given))
+            access.put_ceilings(tx, {AgentName(name): each for name, each in given.items()})
             return access.publish(tx, new, now=NOW)
 
     def issue(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway import access, calls
 from gateway.database import Database, Transaction
-from gateway.policy import AgentPolicy, Policy
+from gateway.policy import AgentPolicy, Grants, Limits, Policy, effective
 from gateway.refusals import Code, Refusal
-from gateway.values import AgentName, Millis, ReleaseDigest, RunId
-from tests.gateway.stage import FAR, NOW, grants, policy, principal
+from gateway.values import AgentName, Millis, NanoUSD, Purpose, ReleaseDigest, RunId
+from tests.gateway.stage import FAR, NOW, ceiling, grants, policy, principal
 
 
 @pytest.fixture
@@ -101,18 +102,72 @@ def test_a_stop_of_another_agent_does_not_matter(tx: Transaction) -> None:
     assert access.caller(tx, issue(tx), now=NOW)
 
 
-def test_rights_shrink_with_the_current_policy_at_once(tx: Transaction) -> None:
-    who = access.caller(tx, issue(tx), now=NOW)
+def put(tx: Transaction, **ceilings: AgentPolicy) -> int:
+    return access.put_ceilings(tx, {AgentName(name): each for name, each in ceilings.items()})
+
+
+def rights(tx: Transaction, token_hash: str) -> Grants:
+    who = access.caller(tx, token_hash, now=NOW)
+    return access.rights(who, access.ceiling(tx, who))
+
+
+def test_there_is_no_policy_before_one_is_published(tx: Transaction) -> None:
     with pytest.raises(Refusal, match="no policy"):
         access.current_policy(tx)
-    access.publish(tx, policy(), now=NOW)
-    assert "fast" in access.rights(who, access.current_policy(tx)[1]).models
-    tighter = AgentPolicy(team="platform", roles={"main": grants(models=("smart",))})
-    digest = access.publish(tx, policy(agents={"triage": tighter}), now=NOW)
-    assert access.current_policy(tx)[0] == digest
-    assert access.rights(who, access.current_policy(tx)[1]).models == ("smart",)
-    access.publish(tx, Policy(), now=NOW)
-    assert access.rights(who, access.current_policy(tx)[1]).models == ()
+    digest = access.publish(tx, policy(), now=NOW)
+    assert access.current_policy(tx) == (digest, policy())
+
+
+def test_rights_shrink_with_the_agents_ceiling_at_once(tx: Transaction) -> None:
+    token = issue(tx)
+    assert rights(tx, token).models == (), "without a ceiling nothing may be done"
+    put(tx, triage=ceiling())
+    assert "fast" in rights(tx, token).models
+    put(tx, triage=ceiling(models=("smart",)))
+    assert rights(tx, token).models == ("smart",)
+    assert access.drop_ceilings(tx, [AgentName("triage"), AgentName("nobody")]) == 1
+    assert rights(tx, token) == effective(grants(), None)
+
+
+def test_a_role_that_the_ceiling_does_not_know_may_do_nothing(tx: Transaction) -> None:
+    put(tx, triage=ceiling())
+    maker = access.issue(
+        tx, principal(role="fixer"), grants(), None, token="f", now=NOW, expires_at=FAR
+    )
+    assert rights(tx, maker) == effective(grants(), None)
+
+
+def test_a_ceiling_is_written_only_where_it_differs(tx: Transaction) -> None:
+    other = ceiling(models=("smart",))
+    assert put(tx, triage=ceiling(), notes=other) == 2
+    assert put(tx, triage=ceiling(), notes=other) == 0
+    assert put(tx, triage=other, notes=other) == 1
+    assert access.agent_policy(tx, "triage") == other
+    assert access.with_ceiling(tx) == {"triage", "notes"}
+
+
+def recorded_run(tx: Transaction, purpose: Purpose, recorded: list[dict[str, Any]] | None) -> str:
+    who = principal(f"run-{purpose}-{recorded is None}", purpose=purpose)
+    return access.issue(tx, who, grants(), recorded, token=str(who.run), now=NOW, expires_at=FAR)
+
+
+def test_an_eval_in_its_recorded_world_has_its_tools_whatever_the_ceiling(tx: Transaction) -> None:
+    capped = Limits(max_cost=NanoUSD(5))
+    put(tx, triage=ceiling(models=("smart",), tools={}, limits=capped))
+    sealed = recorded_run(tx, Purpose.EVAL, [])
+    assert rights(tx, sealed).tools == grants().tools
+    assert rights(tx, sealed).models == ("smart",)
+    assert rights(tx, sealed).limits == capped
+    for open_world in (
+        recorded_run(tx, Purpose.EVAL, None),
+        recorded_run(tx, Purpose.LIVE, []),
+        recorded_run(tx, Purpose.LIVE, None),
+    ):
+        assert rights(tx, open_world).tools == {}
+
+
+def test_an_eval_without_a_ceiling_may_do_nothing(tx: Transaction) -> None:
+    assert rights(tx, recorded_run(tx, Purpose.EVAL, [])) == effective(grants(), None)
 
 
 def test_publishing_an_earlier_policy_again_makes_it_current(tx: Transaction) -> None:

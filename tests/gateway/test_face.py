@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from gateway import access
-from gateway.policy import AgentPolicy, BudgetRule, Limits, Model, Price, Provider, Window
+from gateway.policy import BudgetRule, Limits, Model, Price, Provider, Window
 from gateway.values import NanoUSD
 from tests.gateway.stage import (
     NOW,
     SCRIPT,
     FakeProvider,
     Stage,
-    grants,
+    ceiling,
     over_socket,
     policy,
     principal,
@@ -146,8 +146,7 @@ def test_models_outside_release_and_policy_are_not_granted(served: Stage) -> Non
     served.publish(policy(models=wider))
     assert served.chat(model="costly").code == "not_granted"
     assert served.chat(model="missing").code == "unknown_model"
-    tighter = AgentPolicy(team="platform", roles={"main": grants(models=())})
-    served.publish(policy(agents={"triage": tighter}))
+    served.publish(policy(), {"triage": ceiling(models=())})
     assert served.chat().code == "not_granted"
 
 
@@ -186,8 +185,7 @@ def test_a_budget_refuses_with_rule_remainder_and_reset(served: Stage) -> None:
 def test_the_runs_own_cost_limit_clamps_and_then_refuses(served: Stage) -> None:
     run, token = fresh(served)
     limits = Limits(max_cost=NanoUSD(9_000))
-    capped = AgentPolicy(team="platform", roles={"main": grants(limits=limits)})
-    served.publish(policy(agents={"triage": capped}))
+    served.publish(policy(), {"triage": ceiling(limits=limits)})
     assert served.chat(token=token).status == 200
     (row,) = [row for row in served.rows() if row["run"] == run]
     assert row["reserved_nano"] <= 9_000 < 4096 * 100

@@ -9,16 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.policy import (
-    AgentPolicy,
     Grants,
     Limits,
     Policy,
     ToolGrant,
+    VirtualModel,
     effective,
+    in_recorded_world,
     intersect,
     lower,
 )
-from gateway.values import NanoUSD
 
 ceilings = st.none() | st.integers(min_value=0, max_value=9)
 limits = st.builds(
@@ -135,15 +135,13 @@ def test_constraints_on_different_arguments_are_both_kept() -> None:
 
 
 @given(grants, grants)
-def test_the_policy_of_the_role_is_the_ceiling(release: Grants, ceiling: Grants) -> None:
-    policy = Policy(agents={"triage": AgentPolicy(team="platform", roles={"main": ceiling})})
-    assert effective(release, policy, "triage", "main") == intersect(release, ceiling)
+def test_the_ceiling_of_the_role_bounds_the_release(release: Grants, ceiling: Grants) -> None:
+    assert effective(release, ceiling) == intersect(release, ceiling)
 
 
-@given(grants, st.sampled_from([("triage", "reviewer"), ("other", "main")]))
-def test_who_is_not_in_the_policy_gets_nothing(release: Grants, who: tuple[str, str]) -> None:
-    policy = Policy(agents={"triage": AgentPolicy(team="platform", roles={"main": release})})
-    left = effective(release, policy, *who)
+@given(grants)
+def test_who_has_no_ceiling_gets_nothing(release: Grants) -> None:
+    left = effective(release, None)
     assert (left.models, left.tools) == ((), {})
     assert (left.limits.max_steps, left.limits.max_tokens, left.limits.max_cost) == (0, 0, 0)
 
@@ -152,15 +150,26 @@ def test_who_is_not_in_the_policy_gets_nothing(release: Grants, who: tuple[str, 
 def test_a_policy_that_tightens_takes_away_and_adds_nothing(
     release: Grants, policy: Grants, tightening: Grants
 ) -> None:
-    before = intersect(release, policy)
-    after = intersect(release, intersect(policy, tightening))
+    before = effective(release, policy)
+    after = effective(release, intersect(policy, tightening))
     assert set(after.models) <= set(before.models)
     assert set(after.tools) <= set(before.tools)
     assert lower(after.limits, before.limits) == after.limits
 
 
 def test_a_policy_has_one_digest_whatever_order_it_was_written_in() -> None:
-    a = AgentPolicy(team="x", roles={"main": Grants(limits=Limits(max_cost=NanoUSD(5)))})
-    b = AgentPolicy(team="y", roles={})
-    assert Policy(agents={"a": a, "b": b}).digest() == Policy(agents={"b": b, "a": a}).digest()
-    assert Policy(agents={"a": a}).digest() != Policy(agents={"a": b}).digest()
+    a, b = VirtualModel(targets=("x",)), VirtualModel(targets=("y",))
+    one, two = {"a": a, "b": b}, {"b": b, "a": a}
+    assert Policy(virtual_models=one).digest() == Policy(virtual_models=two).digest()
+    assert Policy(virtual_models={"a": a}).digest() != Policy(virtual_models={"a": b}).digest()
+
+
+@given(grants, grants)
+def test_a_recorded_world_lifts_the_ceiling_of_tools_and_nothing_else(
+    release: Grants, ceiling: Grants
+) -> None:
+    held = effective(release, ceiling)
+    sealed = effective(release, in_recorded_world(release, ceiling))
+    assert (sealed.models, sealed.limits) == (held.models, held.limits)
+    assert set(sealed.tools) == set(release.tools)
+    assert in_recorded_world(release, None) is None

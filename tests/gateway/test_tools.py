@@ -17,7 +17,7 @@ from gateway.policy import (
     ToolServer,
 )
 from gateway.values import EffectKey, Purpose, Sensitivity
-from tests.gateway.stage import TOOL_KEY, Stage, grants, policy, principal
+from tests.gateway.stage import TOOL_KEY, Stage, ceiling, grants, policy, principal
 from tests.support.effects_server import effects, lines
 
 READ = ToolClass(access=(Access.READ,), trusted=True, sensitivity=Sensitivity.SECRET)
@@ -34,9 +34,9 @@ def with_tools(url: str, **changes: Any) -> Policy:
     return policy(servers={"effects": server}, **changes)
 
 
-def start(stage: Stage, *arguments: str, **changes: Any) -> Path:
+def start(stage: Stage, *arguments: str, allowed: AgentPolicy | None = None) -> Path:
     url, file = stage.effects_server(*arguments)
-    stage.publish(with_tools(url, **changes))
+    stage.publish(with_tools(url), {"triage": allowed or ceiling()})
     stage.issue()
     stage.start(TOOL_KEY=TOOL_KEY)
     return file
@@ -102,10 +102,7 @@ def test_the_tools_secret_is_sent_and_scrubbed_from_what_comes_back(stage: Stage
 
 
 def test_only_granted_tools_are_listed_and_callable(stage: Stage) -> None:
-    some = AgentPolicy(
-        team="platform", roles={"main": grants(tools={"effects.write": ToolGrant()})}
-    )
-    file = start(stage, agents={"triage": some})
+    file = start(stage, allowed=ceiling(tools={"effects.write": ToolGrant()}))
     body = {"jsonrpc": "2.0", "id": 7, "method": "tools/list"}
     (tool,) = stage.post("/mcp", body).json()["result"]["tools"]
     assert tool["name"] == "effects__write"
@@ -120,8 +117,7 @@ def test_only_granted_tools_are_listed_and_callable(stage: Stage) -> None:
 
 def test_arguments_must_match_the_grants_globs(stage: Stage) -> None:
     granted = {"effects.write": ToolGrant(args={"text": ("northwind/*", "ok")})}
-    limited = AgentPolicy(team="platform", roles={"main": grants(tools=granted)})
-    file = start(stage, agents={"triage": limited})
+    file = start(stage, allowed=ceiling(tools=granted))
     assert text(stage.tool("write", text="northwind/api")) == "northwind/api"
     assert text(stage.tool("write", text="ok")) == "ok"
     for bad in ({"text": "evil/api"}, {"text": ["ok"]}, {}):
@@ -134,7 +130,7 @@ def test_a_wider_glob_of_one_side_never_widens_the_other(stage: Stage) -> None:
         return grants(tools={"effects.write": ToolGrant(args={"text": globs})})
 
     wide = AgentPolicy(team="platform", roles={"main": allow("*")})
-    file = start(stage, agents={"triage": wide})
+    file = start(stage, allowed=wide)
     stage.issue(principal("run-2"), allow("?"), token="narrow")
     assert refused(stage.tool("write", token="narrow", text="ab")) == "not_granted"
     assert text(stage.tool("write", token="narrow", text="a")) == "a"
@@ -142,11 +138,7 @@ def test_a_wider_glob_of_one_side_never_widens_the_other(stage: Stage) -> None:
 
 
 def test_destructive_and_approval_bound_tools_are_closed(stage: Stage) -> None:
-    asks = AgentPolicy(
-        team="platform",
-        roles={"main": grants(tools={"effects.read": ToolGrant(approval=True)})},
-    )
-    file = start(stage, agents={"triage": asks})
+    file = start(stage, allowed=ceiling(tools={"effects.read": ToolGrant(approval=True)}))
     assert refused(stage.tool("read")) == "approval_required"
     stage.publish(with_tools("http://127.0.0.1:9/mcp", destructive=("effects.wr*",)))
     answer = stage.tool("write", text="a")
@@ -240,6 +232,20 @@ def test_an_eval_sees_only_its_recorded_world(stage: Stage) -> None:
     nothing = stage.tool("read", token="bare").json()["result"]
     assert nothing["isError"] is True
     assert "no recorded answer" in nothing["content"][0]["text"]
+    assert lines(file) == []
+
+
+def test_an_eval_tries_a_tool_nobody_allowed_yet_and_reaches_no_server(stage: Stage) -> None:
+    file = start(stage, allowed=ceiling(tools={}))
+    recorded = [{"tool": "effects.write", "args": {}, "result": "recorded!", "error": False}]
+    who = principal("run-e", purpose=Purpose.EVAL, occurrence="eval:1")
+    stage.issue(who, recorded=recorded, token="eval")
+    assert text(stage.tool("write", token="eval", text="abc")) == "recorded!"
+    assert stage.tool("read", token="eval").json()["result"]["isError"] is True
+    assert refused(stage.tool("write")) == "not_granted"
+    bare = principal("run-n", purpose=Purpose.EVAL, occurrence="eval:2")
+    stage.issue(bare, token="bare")
+    assert refused(stage.tool("write", token="bare")) == "not_granted"
     assert lines(file) == []
 
 

@@ -43,8 +43,6 @@ EDITS = {
     "wrong version": (AGENT, "@v2", "@v3", f"{AGENT}:4:17 agents/triage/triage.md declares version 2, not 3; refer to it as @v2"),
     "no version": (AGENT, "skills: [python]", "skills: [python@v4]", f"{AGENT}:5:12 skill python declares version 1, not 4"),
     "not a version": (AGENT, "@v2", "@latest", f'{AGENT}:4:17 "@latest" is not a version'),
-    "loosened steps": (AGENT, "max_steps: 30", "max_steps: 41", f"{AGENT}:9:24 max_steps is above the fleet's limit (at interlock.yaml:6:26)"),
-    "loosened memory": (AGENT, "sandbox: {", "sandbox: {memory: 1g, ", f"{AGENT}:10:21 memory is above the fleet's limit (at interlock.yaml:7:48)"),
     "no money limit": ("interlock.yaml", " max_cost_per_run: 0.50,", "", f'{AGENT}:2:9 nothing limits what one run of "triage" may cost'),
     "finer than money": ("interlock.yaml", "0.50", "0.0000000001", "interlock.yaml:6:77 max_cost_per_run: finer than one nano-dollar"),
     "bad schedule": (AGENT, "0 6 * * 1-5", "0 25 * * *", f"{AGENT}:14:21 schedule: not a cron schedule"),

@@ -65,8 +65,8 @@ def served(tmp_path: Path, model_url: str) -> Iterator[Stage]:
                 providers={"local": Provider(kind="openai", base_url=model_url)},
                 models={"small": Model(provider="local", id=MODEL, price=PRICE)},
                 budgets=(BudgetRule(name="day", limit=NanoUSD(10**9), window=Window.DAY),),
-                agents=agents,
-            )
+            ),
+            agents,
         )
         stage.issue(principal(), GRANTS, token=TOKEN)
         yield stage.start()

@@ -136,13 +136,13 @@ class Yard:
                         url=url, tools={"write": ToolClass(access=(Access.WRITE,))}
                     )
                 },
-                agents={
-                    "fixer": AgentPolicy(
-                        team="platform",
-                        roles={name: each.grants for name, each in self.roles.items()},
-                    )
-                },
-            )
+            ),
+            {
+                "fixer": AgentPolicy(
+                    team="platform",
+                    roles={name: each.grants for name, each in self.roles.items()},
+                )
+            },
         )
         self.stage.start()
         self.runner: subprocess.Popen[bytes] | None = None

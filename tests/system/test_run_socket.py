@@ -153,8 +153,8 @@ class Scene:
                     "script": Provider(kind="scripted", script=script(self.state, self.runs[0]))
                 },
                 models={n: Model(provider="script", id=n, price=price) for n in ("red", "blue")},
-                agents={"fixer": AgentPolicy(team="platform", roles={"main": both})},
-            )
+            ),
+            {"fixer": AgentPolicy(team="platform", roles={"main": both})},
         )
         self.stage.start()
         with self.database.transaction() as tx:

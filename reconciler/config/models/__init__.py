@@ -10,6 +10,7 @@ from reconciler.config.models.evals import CaseFile, RecordedFile, SentinelFile,
 from reconciler.config.models.fields import Document
 from reconciler.config.models.fleet import FleetFile, LockFile, TeamsFile
 from reconciler.config.models.platform import BudgetsFile, ModelsFile, ScriptFile, ServersFile
+from reconciler.config.models.rules import GuardrailsFile, RateLimitsFile
 
 KINDS: dict[str, type[Document]] = {
     "fleet": FleetFile,
@@ -21,6 +22,8 @@ KINDS: dict[str, type[Document]] = {
     "servers": ServersFile,
     "destructive": ServersFile,
     "budgets": BudgetsFile,
+    "rate_limits": RateLimitsFile,
+    "guardrails": GuardrailsFile,
     "script": ScriptFile,
     "agent": AgentFile,
     "suite": SuiteFile,

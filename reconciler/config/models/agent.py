@@ -4,16 +4,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from reconciler.config.models.evals import ChangesRule, ToolsRule
 from reconciler.config.models.fields import (
     Document,
+    Instructions,
     Label,
     Line,
     Name,
@@ -22,7 +20,15 @@ from reconciler.config.models.fields import (
     ServerName,
     ToolName,
 )
-from reconciler.config.models.fleet import AgentHarness, Branch, Harness, Rollout, Sandbox
+from reconciler.config.models.fleet import (
+    AgentHarness,
+    Approvals,
+    Branch,
+    Harness,
+    Rollout,
+    Sandbox,
+)
+from reconciler.config.models.triggers import Trigger, short_trigger
 
 BUILTIN_TOOLS = (
     "shell",
@@ -73,19 +79,24 @@ def _short(value: Any) -> Any:
 Servers = list[Annotated[ServerGrant, BeforeValidator(_short)]]
 
 
+Description = Annotated[str, Field(max_length=2000)] | None
+
+
 class Subagent(Document):
     """A participant with its own context, model and grants, one level deep."""
 
     name: Name
     """Name of the sub-agent; its instructions are subagents/<name>.md unless said otherwise."""
+    description: Description = None
+    """For people."""
     role: Literal["maker", "checker"] = "maker"
     """A checker judges: it sees a read-only workspace and gets no tool that changes anything."""
     model: Label | None = None
     """Model or virtual model; the agent's when left out."""
     parameters: dict[Name | Line, Parameter] = {}
     """Model parameters, such as temperature."""
-    instructions: Reference | None = None
-    """Markdown file."""
+    instructions: Instructions | None = None
+    """Markdown file, or the text itself; left out: subagents/<name>.md, or words for its role."""
     skills: list[Line] = []
     """Names of skills."""
     mcp_servers: Servers = []
@@ -142,6 +153,27 @@ SafetyRule = Annotated[
 ]
 
 
+class Owned(Document):
+    """A claim. To hand one over, its owner says `to` and the new owner says `from`."""
+
+    claim: Line
+    """A glob of paths in its workspace's repository, or `mcp:server/what`."""
+    to: Name | None = None
+    """The agent that takes it over."""
+    taken_from: Annotated[Name | None, Field(alias="from")] = None
+    """The agent that hands it over."""
+
+    @model_validator(mode="after")
+    def _one_side(self) -> Owned:
+        if self.to is not None and self.taken_from is not None:
+            raise ValueError("give either to or from: a claim has one owner at a time")
+        return self
+
+
+def _plain_claim(value: Any) -> Any:
+    return {"claim": value} if isinstance(value, str) else value
+
+
 def _rollout_kind(value: Any) -> str:
     return "as inline" if isinstance(value, dict) else "as name"
 
@@ -151,30 +183,35 @@ class Agent(Document):
 
     name: Name
     """Name of the agent, unique in the fleet."""
+    description: Description = None
+    """For people."""
+    formerly: Name | None = None
+    """Its name before: history, releases and claims go with it. No agent may have that name."""
     team: Name | None = None
     """The team that owns it."""
     model: Label | None = None
     """Model or virtual model; the fleet's default when left out."""
     parameters: dict[Name | Line, Parameter] = {}
     """Model parameters, such as temperature."""
-    instructions: Reference
-    """Markdown file; with `@vN`, its front matter must say `version: N`."""
+    instructions: Instructions
+    """Markdown file, or the text itself; with `@vN`, the file's front matter says `version: N`."""
     skills: list[Line] = []
     """Names of skills, `name` or `name@vN`."""
     mcp_servers: Servers = []
     """Servers and tools; none when left out."""
     tools: list[BuiltinTool] | None = None
     """Built-in tools; left out: all that make sense."""
-    subagents: list[Subagent] = []
-    """Sub-agents."""
+    subagents: list[Annotated[Subagent, BeforeValidator(_short)]] = []
+    """Sub-agents; a plain name will do for one that has subagents/<name>.md."""
     harness: AgentHarness = AgentHarness()
     """Limits of one run, and what ends it."""
     sandbox: AgentSandbox = AgentSandbox()
     """The container of a run and what is in it."""
-    approvals: dict[ToolName, Literal["pause_for_human"]] = {}
-    """Granted tools (`tool` or `server.tool`) whose calls wait for a person."""
-    owns: list[Line] = []
-    """Claims: globs of paths in its workspace's repository, or `mcp:server/what`."""
+    approvals: Approvals = {}
+    """Granted tools (`tool` or `server.tool`) whose calls wait for a person; a list will do."""
+    owns: list[Annotated[Owned, BeforeValidator(_plain_claim)]] = []
+    """Claims: globs of paths in its workspace's repository, or `mcp:server/what`; with `to` or
+    `from`, one that changes hands."""
     rollout: (
         Annotated[
             Annotated[Name, Tag("as name")] | Annotated[Rollout, Tag("as inline")],
@@ -187,54 +224,12 @@ class Agent(Document):
     """Checks of every run (`changes`, `tools`); in a canary, one failure ends it."""
 
 
-def _timezone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        raise ValueError("not a time zone; write it like Europe/Berlin or UTC") from None
-    return value
-
-
-def _schedule(value: str) -> str:
-    try:
-        # Any start will do: the question is only whether the expression is ever due.
-        next(CronSim(value, datetime(2024, 1, 1, tzinfo=UTC)))
-    except CronSimError as error:
-        raise ValueError(
-            f"not a cron schedule: {error}; write minute hour day month weekday"
-        ) from None
-    except StopIteration:
-        raise ValueError("this schedule is never due") from None
-    return value
-
-
-class Trigger(Document):
-    """When a run starts. Either a schedule or `manual`."""
-
-    schedule: Annotated[Line, AfterValidator(_schedule)] | None = None
-    """Cron expression: minute hour day-of-month month day-of-week."""
-    timezone: Annotated[Line, AfterValidator(_timezone)] = "UTC"
-    """Time zone of the schedule."""
-    manual: bool = False
-    """Only when somebody asks (`interlock run`); short form: `trigger: manual`."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Trigger:
-        if (self.schedule is not None) == self.manual:
-            raise ValueError("give either a schedule or manual")
-        return self
-
-
-def _manual(value: Any) -> Any:
-    return {"manual": True} if value == "manual" else value
-
-
 class AgentFile(Document):
     """agents/<name>/agent.yaml"""
 
     agent: Agent
     """The agent."""
-    trigger: Annotated[Trigger, BeforeValidator(_manual)]
+    trigger: Annotated[Trigger, BeforeValidator(short_trigger)]
     """When a run starts."""
     evals: Reference | None = None
     """Its suite; needed where the rollout policy has a gate."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from reconciler.config.models.fields import (
     Count,
@@ -114,6 +114,14 @@ def _grade_kind(value: Any) -> str | None:
     return next((f"as {kind}" for key, kind in GRADE_KINDS.items() if key in value), None)
 
 
+def _no_judge(value: Any) -> Any:
+    if isinstance(value, dict) and "judge" in value:
+        raise ValueError(
+            "judges are not supported by this version; grade by command, file, changes or tools"
+        )
+    return value
+
+
 GradeRule = Annotated[
     Annotated[CommandRule, Tag("as command")]
     | Annotated[FileRule, Tag("as file")]
@@ -126,6 +134,7 @@ GradeRule = Annotated[
         custom_error_message="a check has one of the keys command, file, changes, tools, "
         "max_cost, max_steps",
     ),
+    BeforeValidator(_no_judge),
 ]
 
 

@@ -21,7 +21,7 @@ MAX_DECIMAL = Decimal(10) ** 12
 class Document(BaseModel):
     """Base of everything that is written in YAML: strict types, unknown keys are errors.
 
-    The text under a field is its documentation in docs/config-language.md and in editors.
+    The text under a field is its documentation in docs/language and in editors.
     """
 
     model_config = ConfigDict(
@@ -97,6 +97,36 @@ def _reference(value: str) -> str:
 
 Reference = Annotated[str, AfterValidator(_reference)]
 """Path of another file, relative to the file it is written in."""
+
+MAX_INLINE = 20_000
+"""Characters of instructions that are written in the YAML itself; longer texts are files."""
+_FILE = re.compile(r"(\.{0,2}/)?[^\n]*\.(md|markdown|txt)(@[^\s@]*)?")
+
+
+def is_text(value: str) -> bool:
+    """Whether instructions are the text itself rather than the path of a file.
+
+    A path is one line that has no blank in it, or starts with `./` or `../`, or ends like the name
+    of a text file.
+    """
+    if "\n" in value:
+        return True
+    path = value.startswith(("./", "../", "/")) or _FILE.fullmatch(value)
+    return not path and any(c.isspace() for c in value.strip())
+
+
+def _instructions(value: str) -> str:
+    if not is_text(value):
+        return _reference(value)
+    if not value.strip():
+        raise ValueError("is empty")
+    if len(value) > MAX_INLINE:
+        raise ValueError(f"is longer than {MAX_INLINE:,} characters; put it into a file")
+    return value
+
+
+Instructions = Annotated[str, AfterValidator(_instructions)]
+"""Path of a Markdown file, relative to the file it is written in, or the text itself."""
 
 
 def _regex(value: str) -> str:
@@ -198,3 +228,31 @@ def _parameter(value: Any) -> Any:
 
 Parameter = Annotated[int | str, BeforeValidator(_parameter)]
 """A model parameter: text or a number; a decimal is kept as text, so that it stays exact."""
+
+
+def written_duration(millis: int) -> str:
+    """Milliseconds as `parse_duration` reads them: `1h30m`."""
+    parts: list[str] = []
+    for unit, name in zip(_DURATION_UNITS, ("d", "h", "m", "s", "ms"), strict=True):
+        count, millis = divmod(millis, unit)
+        parts += [f"{count}{name}"] if count else []
+    return "".join(parts)
+
+
+def written_size(size: int) -> str:
+    """Bytes as `parse_size` reads them: `512m`. Every size that was read is a multiple of 1k."""
+    for power, unit in ((3, "g"), (2, "m"), (1, "k")):
+        if size % 1024**power == 0:
+            return f"{size // 1024**power}{unit}"
+    return str(size)
+
+
+def written_usd(nano: int) -> str:
+    """Nano-dollars as people write dollars, exactly: `0.50`, `3.00`, `0.0042`."""
+    whole, rest = divmod(nano, NANO)
+    return f"{whole}.{f'{rest:09d}'.rstrip('0'):0<2}"
+
+
+def written_thousandths(value: int) -> str:
+    """Thousandths as a number: `1`, `0.5`, `1.25`."""
+    return format((Decimal(value) / 1000).normalize(), "f")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from gateway.values import Millis
 from reconciler.config.models.fields import (
@@ -112,8 +112,32 @@ class Sandbox(Document):
     """Longest single command."""
 
 
+_PAUSES = ("human", "required", "manual", "ask", "pause", "always", True)
+"""Other words for `pause_for_human` that mean nothing else."""
+
+
+def _approvals(value: Any) -> Any:
+    """The mapping that is kept: a list of tools means that each of them waits."""
+    if isinstance(value, list) and all(isinstance(tool, str) for tool in value):
+        return dict.fromkeys(value, "pause_for_human")
+    if isinstance(value, dict):
+        return {k: "pause_for_human" if _pauses(v) else v for k, v in value.items()}
+    return value
+
+
+def _pauses(value: Any) -> bool:
+    return isinstance(value, str | bool) and value in _PAUSES
+
+
+Approvals = Annotated[dict[ToolName, Literal["pause_for_human"]], BeforeValidator(_approvals)]
+"""Tools whose calls wait for a person: a mapping, or a list of their names."""
+
+
 class Defaults(Document):
-    """What every agent inherits. An agent may state a lower limit, not a higher one."""
+    """What agents inherit: those of a team before those of the fleet.
+
+    What is looser than the level above is marked, and waits for that level's owners.
+    """
 
     model: Label | None = None
     """Model or virtual model of agents that name none."""
@@ -121,8 +145,8 @@ class Defaults(Document):
     """Limits of one run: see `harness`; without `until`."""
     sandbox: Sandbox = Sandbox()
     """The container of a run: see `sandbox`."""
-    approvals: dict[ToolName, Literal["pause_for_human"]] = {}
-    """Tools (`server.tool`) whose calls wait for a person, in every agent."""
+    approvals: Approvals = {}
+    """Tools (`tool` or `server.tool`) whose calls wait for a person; a list of them will do."""
     rollout: Name | None = None
     """Rollout policy of agents that name none."""
 
@@ -197,6 +221,20 @@ class Rollout(Document):
     """What happens to runs in flight when a release is rolled back."""
 
 
+class Forge(Document):
+    """Where pull requests live."""
+
+    kind: Literal["local", "github", "gitlab", "gitea"] = "local"
+    """`local`: the built-in forge, on the repository itself. This version has no other yet."""
+
+    @field_validator("kind")
+    @classmethod
+    def _served(cls, value: str) -> str:
+        if value != "local":
+            raise ValueError(f"{value} is not supported by this version; write local")
+        return value
+
+
 class Fleet(Document):
     """The fleet: what every agent inherits, and how changes go live."""
 
@@ -206,6 +244,8 @@ class Fleet(Document):
     """The watched branch: what is merged here is asked for."""
     reports: Reports = Reports()
     """Where the record goes."""
+    forge: Forge = Forge()
+    """Where pull requests live."""
     defaults: Defaults = Defaults()
     """What every agent inherits."""
     rollouts: dict[Name, Rollout] = {}
@@ -219,13 +259,29 @@ class FleetFile(Document):
     """The fleet."""
 
 
+class Uses(Document):
+    """What a team's agents may name. A kind that is left out is not restricted."""
+
+    models: list[Line] | None = None
+    """Globs over names of models and virtual models."""
+    skills: list[Line] | None = None
+    """Globs over names of skills."""
+    servers: list[Line] | None = None
+    """Globs over names of servers."""
+
+
 class Team(Document):
     """People who own agents and paths."""
 
     members: list[Label]
     """Logins on the forge."""
     owns: list[Line] = []
-    """Globs of paths of this repository."""
+    """Paths of this repository, as in a .gitignore; the last rule that matches counts, and a
+    CODEOWNERS file comes after all of these."""
+    defaults: Defaults = Defaults()
+    """What its agents inherit, before what the fleet says."""
+    uses: Uses = Uses()
+    """What its agents may name."""
 
 
 class TeamsFile(Document):

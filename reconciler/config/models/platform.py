@@ -58,7 +58,7 @@ class Secret(Document):
         return self
 
 
-def _hosts_allow(url: str | None, key: Secret | None, hosts: list[str]) -> None:
+def hosts_allow(url: str | None, key: Secret | None, hosts: list[str]) -> None:
     host = urlsplit(url).hostname if url else None
     if key is not None and host not in hosts:
         raise ValueError(
@@ -88,7 +88,7 @@ class Provider(Document):
             raise ValueError("a scripted provider, and no other, has a script")
         if self.kind != "scripted" and self.base_url is None:
             raise ValueError("base_url is missing")
-        _hosts_allow(self.base_url, self.key, self.hosts)
+        hosts_allow(self.base_url, self.key, self.hosts)
         return self
 
 
@@ -160,6 +160,19 @@ class Tool(Document):
     """JSON Schema of its arguments."""
 
 
+class ToolDefaults(Document):
+    """What holds for tools of a server that do not say it themselves."""
+
+    access: list[Literal["read", "write", "destructive", "egress"]] | None = None
+    """What they do to the world."""
+    idempotent: bool | None = None
+    """Whether they may be sent again when it is not known whether it happened."""
+    trusted: bool | None = None
+    """Whether their results are written by people we trust."""
+    sensitivity: Literal["public", "internal", "secret"] | None = None
+    """Who may read their results."""
+
+
 class Server(Document):
     """An MCP server reached over Streamable HTTP."""
 
@@ -173,13 +186,26 @@ class Server(Document):
     """Hosts the token may be sent to."""
     timeout_seconds: Annotated[Count, Field(le=3600)] = 60
     """Seconds without an answer after which a call fails."""
+    defaults: ToolDefaults = ToolDefaults()
+    """What holds for its tools that do not say it themselves."""
     tools: dict[ToolName, Tool] = {}
     """Its tools, each classified."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Server:
-        _hosts_allow(self.url, self.key, self.hosts)
+        hosts_allow(self.url, self.key, self.hosts)
         return self
+
+    def classified(self) -> dict[str, dict[str, Any]]:
+        """Its tools by name, each with what it says itself, else what the server says."""
+        shared = self.defaults.model_dump(exclude_none=True)
+        return {
+            name: {
+                **tool.model_dump(),
+                **{k: v for k, v in shared.items() if k not in tool.model_fields_set},
+            }
+            for name, tool in self.tools.items()
+        }
 
 
 class ServersFile(Document):

@@ -30,6 +30,7 @@ from reconciler.record.views.rollouts import (
     rollouts,
 )
 from reconciler.record.views.runs import CallView, RunDetail, RunView, run, runs, views_of
+from reconciler.record.views.waiting import WaitingView, waiting
 
 __all__ = [
     "AgentView",
@@ -47,6 +48,7 @@ __all__ = [
     "RunDetail",
     "RunView",
     "StopView",
+    "WaitingView",
     "agent",
     "alerts",
     "costs",
@@ -56,4 +58,5 @@ __all__ = [
     "run",
     "runs",
     "views_of",
+    "waiting",
 ]

@@ -1,0 +1,146 @@
+"""What the platform asks of every call besides money: rate limits and guardrails, as values.
+
+Part of the policy snapshot (`gateway.policy`). Parsed and located by the reconciler; nothing in
+the gateway enforces them yet, and whoever loads any is told so. Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.values import Millis
+
+
+class Frozen(BaseModel):
+    """Base of every document model: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class SecretRef(Frozen):
+    """Where a secret is found, never the secret. Resolved only in the gateway process."""
+
+    env: str | None = None
+    file: str | None = None
+
+
+class Match(Frozen):
+    """Which calls a rule is about: globs, all of which must match.
+
+    A rule that names a `tool` is about tool calls only, one that names a `model` about model
+    calls only.
+    """
+
+    agent: str = "*"
+    team: str = "*"
+    model: str | None = None
+    tool: str | None = None
+
+
+class RateLimit(Frozen):
+    """So much per window, as GCRA counts it: a token bucket without a clock of its own.
+
+    `burst` is how many requests may come at once; the window's whole amount when it is None.
+    `each_agent`: every matching agent has the limit for itself, or they share it.
+    """
+
+    name: str
+    requests: int | None = None
+    tokens: int | None = None
+    window_ms: Millis
+    burst: int | None = None
+    match: Match = Match()
+    each_agent: bool = False
+    mode: Literal["enforce", "audit"] = "enforce"
+
+
+class Hook(StrEnum):
+    """Where a guardrail looks: at what goes to a model or a tool, and at what comes back."""
+
+    MODEL_INPUT = "model_input"
+    MODEL_OUTPUT = "model_output"
+    TOOL_INPUT = "tool_input"
+    TOOL_OUTPUT = "tool_output"
+
+
+class SecretsCheck(Frozen):
+    """Texts that look like credentials. `allow` are patterns of those that may pass."""
+
+    kind: Literal["secrets"] = "secrets"
+    allow: tuple[str, ...] = ()
+
+
+class PiiCheck(Frozen):
+    """Personal data of the kinds named."""
+
+    kind: Literal["pii"] = "pii"
+    kinds: tuple[str, ...]
+
+
+class RegexCheck(Frozen):
+    """A pattern that must not be found (or must, with `required`); `replacement` mutates it."""
+
+    kind: Literal["regex"] = "regex"
+    pattern: str
+    required: bool = False
+    replacement: str | None = None
+
+
+class SchemaCheck(Frozen):
+    """JSON that must be valid under a schema."""
+
+    kind: Literal["json_schema"] = "json_schema"
+    json_schema: Mapping[str, Any]
+
+
+class GlobsCheck(Frozen):
+    """Globs over one argument of a tool, or over the whole text: none of `deny` may match, and
+    one of `allow` must, where there is any."""
+
+    kind: Literal["globs"] = "globs"
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    argument: str | None = None
+
+
+class InjectionCheck(Frozen):
+    """Markers of prompt injection: those that are built in, and `markers`, as plain text."""
+
+    kind: Literal["injection"] = "injection"
+    markers: tuple[str, ...] = ()
+
+
+class HttpCheck(Frozen):
+    """A service that is asked. It, and its key, are sent to a host of `hosts` only."""
+
+    kind: Literal["http"] = "http"
+    url: str
+    hosts: tuple[str, ...]
+    key: SecretRef | None = None
+    header: str = "Authorization"
+    timeout_ms: Millis
+
+
+Check = Annotated[
+    SecretsCheck | PiiCheck | RegexCheck | SchemaCheck | GlobsCheck | InjectionCheck | HttpCheck,
+    Field(discriminator="kind"),
+]
+
+
+class Guardrail(Frozen):
+    """One check at one or more hooks.
+
+    `validate` refuses, `mutate` replaces what was found. `enforce_but_ignore_on_error` lets a
+    call pass when the check itself fails; `audit` only records.
+    """
+
+    name: str
+    hooks: tuple[Hook, ...]
+    check: Check
+    action: Literal["validate", "mutate"] = "validate"
+    mode: Literal["enforce", "enforce_but_ignore_on_error", "audit"] = "enforce"
+    match: Match = Match()

@@ -1,0 +1,305 @@
+"""What is in force: the newest commit, less what somebody must approve first.
+
+Between compiling a commit and acting on it. The commit is compared with what is live; what it may
+newly do waits until the owners of the stricter value have approved exactly that, whatever route it
+took to the branch. What waits keeps its previous value: an agent its previous definition and
+release, a shared setting the value it had. The first commit ever seen is the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from gateway.database import Transaction
+from gateway.values import AgentName, Millis, TeamName
+from reconciler.approvals import decide, store
+from reconciler.approvals.restore import restored
+from reconciler.approvals.store import InForce
+from reconciler.config import AgentConfig, TeamConfig
+from reconciler.forge.model import Login
+from reconciler.forge.people import authors_of
+from reconciler.plan import Plan, Side, Standing, Subject, Unit, diff
+from reconciler.plan.sides import people_of_units, rules_of, standing_of, units_of
+from reconciler.record import audit
+from reconciler.release import Release
+from reconciler.rollout import store as rollouts
+from reconciler.source.merging import commits_between
+from reconciler.source.objects import CommitId, ObjectId
+from reconciler.tick.compiling import at
+from reconciler.tick.context import Context, Declared, Kept
+
+
+def force(
+    context: Context, tx: Transaction, wanted: Declared, changed: Collection[AgentName]
+) -> tuple[Declared, frozenset[AgentName]]:
+    """What holds of the commit `wanted`, and the agents for which that may be news.
+
+    `changed` are the agents that differ from the commit looked at before; all, at first sight.
+    Rows, audit lines and used-up approvals are written in the transaction.
+    """
+    now = context.clock.now()
+    live_units = units_in_force(tx)
+    if not live_units:
+        _baseline(tx, wanted, now)
+        return wanted, frozenset(changed)
+    names = {*changed, *(context.declared.waiting if context.declared is not None else ())}
+    live, rows = live_side(tx, names, live_units)
+    desired = desired_side(wanted, names)
+    plan = diff(live, desired)
+    usable = store.usable(tx, now)
+    ready = decide.approved(plan.subjects, usable, teams=live.teams, now=now)
+    waiting = [s for s in plan.subjects if s.digest not in ready]
+    held = frozenset(s.scope for s in waiting)
+    for subject in plan.subjects:
+        if subject.digest in ready:
+            _let_through(tx, subject, wanted.commit, now)
+    kept_back = keeping(plan, held)
+    before = store.newest_commit(tx)
+    _put_in_force(tx, wanted, names - kept_back, rows, held, live_units, now)
+    _write_waiting(context, tx, wanted, before, waiting, usable, live.teams, now)
+    fleet = restored(wanted.fleet, {name: unit.value for name, unit in live_units.items()}, held)
+    found = replace(wanted, fleet=fleet, waiting=_by_agent(plan, waiting, kept_back))
+    return _with_kept(context, found, kept_back, rows), frozenset(names)
+
+
+def keeping(plan: Plan, held: Collection[str]) -> frozenset[AgentName]:
+    """Agents that keep what they are, because something they depend on is not approved."""
+    found = {agent for agent, scopes in plan.depends.items() if not scopes.isdisjoint(held)}
+    return frozenset(found)
+
+
+def live_side(
+    tx: Transaction, names: Iterable[AgentName], units: Mapping[str, Unit]
+) -> tuple[Side, dict[AgentName, InForce]]:
+    """What is live of these agents, and of everything shared.
+
+    An agent's release is the one that is stable; before there is one, the one that was admitted.
+    """
+    agents: dict[AgentName, Standing] = {}
+    rows: dict[AgentName, InForce] = {}
+    for name in sorted(names):
+        row = store.in_force_of(tx, store.AGENT + name)
+        if row is None:
+            continue
+        rows[name] = row
+        facts = row.value if isinstance(row.value, dict) else {}
+        agents[name] = Standing(release=_live_release(tx, name, row), facts=facts)
+    teams, owners = people_of_units(units)
+    live = Side(
+        commit=None,
+        agents=agents,
+        units=units,
+        teams=teams,
+        owners=owners,
+        size=store.agents_in_force(tx),
+    )
+    return live, rows
+
+
+def _live_release(tx: Transaction, agent: AgentName, row: InForce) -> Release | None:
+    pointer = rollouts.pointer(tx, agent)
+    digest = pointer["stable"] if pointer is not None and pointer["stable"] else row.digest
+    try:
+        return rollouts.release(tx, digest) if digest else None
+    except LookupError:
+        return None  # what is not known counts as nothing: everything is new then
+
+
+def desired_side(wanted: Declared, names: Collection[AgentName]) -> Side:
+    """What a commit asks for, of these agents and of everything shared."""
+    fleet = wanted.fleet
+    return Side(
+        commit=wanted.commit,
+        agents={
+            name: standing_of(fleet.agents[name], wanted.releases[name])
+            for name in sorted(names)
+            if name in wanted.releases and name in fleet.agents
+        },
+        units=units_of(fleet),
+        teams=dict(fleet.teams),
+        owners=rules_of(fleet),
+        broken={name: found for name, found in wanted.broken.items() if name in names},
+        size=len({*wanted.releases, *wanted.broken}),
+    )
+
+
+def units_in_force(tx: Transaction) -> dict[str, Unit]:
+    """Every shared setting in force; empty before the first commit was seen."""
+    return {scope: Unit(row.value) for scope, row in store.units_in_force(tx).items()}
+
+
+def teams_in_force(tx: Transaction) -> dict[TeamName, TeamConfig]:
+    """Who decides: the teams in force, not those a change brings along."""
+    return people_of_units(units_in_force(tx))[0]
+
+
+def _baseline(tx: Transaction, wanted: Declared, now: Millis) -> None:
+    """Nothing was in force: the operator who sets this up vouches for what is there."""
+    for name, unit in units_of(wanted.fleet).items():
+        store.put_in_force(tx, name, unit.value, digest="", commit=wanted.commit, now=now)
+    _put_agents(tx, wanted, wanted.releases, now)
+    audit.append(
+        tx,
+        now=now,
+        actor="interlock",
+        action="in_force.baseline",
+        subject=wanted.commit,
+        reason=f"the first commit seen: {len(wanted.releases)} agents as they are",
+    )
+
+
+def _put_agents(tx: Transaction, wanted: Declared, names: Iterable[AgentName], now: Millis) -> None:
+    for name in names:
+        standing = standing_of(wanted.fleet.agents[name], wanted.releases[name])
+        store.put_in_force(
+            tx,
+            store.AGENT + name,
+            dict(standing.facts),
+            digest=wanted.releases[name].digest,
+            commit=wanted.commit,
+            now=now,
+        )
+
+
+def _put_in_force(
+    tx: Transaction,
+    wanted: Declared,
+    names: Collection[AgentName],
+    rows: Mapping[AgentName, InForce],
+    held: Collection[str],
+    live_units: Mapping[str, Unit],
+    now: Millis,
+) -> None:
+    """Everything that waits for nobody holds from now on."""
+    present = {*wanted.releases, *wanted.broken}
+    _put_agents(tx, wanted, sorted(name for name in names if name in wanted.releases), now)
+    for name in names:
+        if name in rows and name not in present:
+            store.take_out_of_force(tx, store.AGENT + name)
+    units = units_of(wanted.fleet)
+    for scope in sorted({*units, *live_units} - {*held}):
+        unit, before = units.get(scope), live_units.get(scope)
+        if unit is None:
+            store.take_out_of_force(tx, scope)
+        elif before is None or before.value != unit.value:
+            store.put_in_force(tx, scope, unit.value, digest="", commit=wanted.commit, now=now)
+
+
+def _let_through(tx: Transaction, subject: Subject, commit: str, now: Millis) -> None:
+    used = store.consume(tx, subject.digest, commit=commit, now=now)
+    if not used:
+        return
+    by = " and ".join(approval.actor for approval in used)
+    kind, _, name = subject.scope.partition("/")
+    audit.append(
+        tx,
+        now=now,
+        actor="interlock",
+        action="in_force.approved",
+        agent=name if kind == "agent" else None,
+        subject=store.waiting_id(subject),
+        reason=f"{subject.scope} as of {commit[:12]}, approved by {by}",
+    )
+
+
+def _write_waiting(
+    context: Context,
+    tx: Transaction,
+    wanted: Declared,
+    before: str | None,
+    waiting: Collection[Subject],
+    usable: list[decide.Approval],
+    teams: Mapping[TeamName, TeamConfig],
+    now: Millis,
+) -> None:
+    lacking = [(s, decide.lacking(s, usable, teams=teams, now=now)) for s in waiting]
+    fresh, _ = store.write_waiting(
+        tx,
+        lacking,
+        authors=_authors(context, before, wanted.commit) if waiting else (),
+        commit=wanted.commit,
+        now=now,
+    )
+    for subject, needed in lacking:
+        if subject.scope not in fresh:
+            continue
+        kind, _, name = subject.scope.partition("/")
+        asked = " and ".join(
+            " or ".join(owners) or "an owner (nobody owns it)" for owners in needed
+        )
+        audit.append(
+            tx,
+            now=now,
+            actor="interlock",
+            action="in_force.waits",
+            agent=name if kind == "agent" else None,
+            subject=store.waiting_id(subject),
+            reason=f"{subject.scope} keeps what it was; needs {asked}: "
+            + "; ".join(one.text for one in subject.loosenings),
+        )
+
+
+def _authors(context: Context, before: str | None, commit: str) -> tuple[str, ...]:
+    """Everybody who wrote something that came to the branch since something last came in force."""
+    known = context.config.resolve(before) if before is not None else None
+    head = CommitId(ObjectId(commit))
+    commits = (
+        commits_between(context.config, known, head)
+        if known is not None
+        else (context.config.commit_info(head),)
+    )
+    return authors_of(Login(""), commits)[1:]
+
+
+def _by_agent(
+    plan: Plan, waiting: Collection[Subject], kept_back: Collection[AgentName]
+) -> dict[AgentName, tuple[Subject, ...]]:
+    return {
+        agent: tuple(s for s in waiting if s.scope in plan.depends.get(agent, frozenset()))
+        for agent in sorted(kept_back)
+    }
+
+
+def _with_kept(
+    context: Context,
+    found: Declared,
+    kept_back: Collection[AgentName],
+    rows: Mapping[AgentName, InForce],
+) -> Declared:
+    """The declaration with agents that wait as they were at the commit that is in force for them.
+
+    One that was never in force is not there at all. An agent in error keeps its schedule and its
+    rights from that commit too, because its stable release goes on.
+    """
+    before = context.declared
+    agents: dict[AgentName, AgentConfig] = dict(found.fleet.agents)
+    releases = dict(found.releases)
+    sentinels = dict(found.sentinels)
+    kept: dict[AgentName, Kept] = {}
+    tightened: dict[AgentName, AgentConfig] = {}
+    for name in sorted({*kept_back, *found.broken}):
+        if name in agents and name in releases:
+            tightened[name] = agents[name]
+        for mapping in (agents, releases, sentinels):
+            mapping.pop(name, None)
+        earlier = at(context, rows[name].commit) if name in rows else None
+        if earlier is None or name not in earlier.fleet.agents:
+            if name in found.broken and before is not None and name in before.fleet.agents:
+                agents[name] = before.fleet.agents[name]
+            continue
+        agents[name] = earlier.fleet.agents[name]
+        if name in found.broken:
+            continue
+        releases[name] = earlier.releases[name]
+        kept[name] = Kept(earlier.commit, earlier.tree)
+        if name in earlier.sentinels:
+            sentinels[name] = earlier.sentinels[name]
+    return replace(
+        found,
+        fleet=replace(found.fleet, agents=dict(sorted(agents.items()))),
+        releases=dict(sorted(releases.items())),
+        sentinels=sentinels,
+        kept=kept,
+        tightened=tightened,
+    )
