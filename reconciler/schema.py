@@ -95,6 +95,7 @@ MIGRATIONS = (
             # What holds, by scope: a shared unit's value; an agent's facts and admitted release.
             """CREATE TABLE in_force (
                 scope TEXT PRIMARY KEY, value TEXT NOT NULL, digest TEXT NOT NULL,
+                place TEXT NOT NULL, format TEXT NOT NULL,
                 commit_id TEXT NOT NULL, since BIGINT NOT NULL
             )""",
             # What the newest commit asks for and may not have before somebody approves it.

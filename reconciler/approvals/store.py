@@ -12,10 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gateway.database import Database, Row, Transaction
-from gateway.values import Json, Millis, canonical_json, derived_id
+from gateway.values import AgentName, Json, Millis, canonical_json, derived_id
 from reconciler.approvals.decide import VALID_MS, Approval
 from reconciler.findings import Place
 from reconciler.plan.model import Loosening, Subject
+from reconciler.plan.sides import FORMAT
 
 Reader = Database | Transaction
 
@@ -27,6 +28,9 @@ class InForce:
     scope: str
     value: Json
     digest: str
+    place: Place
+    format: str
+    """What `value` is told in, see `plan.sides.FORMAT`."""
     commit: str
     since: Millis
 
@@ -43,7 +47,15 @@ def units_in_force(reader: Reader) -> dict[str, InForce]:
     return {row["scope"]: _in_force(row) for row in rows}
 
 
-def agents_in_force(reader: Reader) -> int:
+def agents_in_force(reader: Reader) -> list[AgentName]:
+    """Agents of which something is in force, by name."""
+    rows = reader.read(
+        "SELECT scope FROM in_force WHERE scope >= 'agent/' AND scope < 'agent0' ORDER BY scope"
+    )
+    return [AgentName(row["scope"].removeprefix(AGENT)) for row in rows]
+
+
+def count_of_agents(reader: Reader) -> int:
     """How many agents have something in force."""
     row = reader.one(
         "SELECT count(*) AS n FROM in_force WHERE scope >= 'agent/' AND scope < 'agent0'"
@@ -68,22 +80,34 @@ def _in_force(row: Row) -> InForce:
         row["scope"],
         json.loads(row["value"]),
         row["digest"],
+        Place(*json.loads(row["place"])),
+        row["format"],
         row["commit_id"],
         Millis(row["since"]),
     )
 
 
 def put_in_force(
-    tx: Transaction, scope: str, value: Json, *, digest: str, commit: str, now: Millis
+    tx: Transaction,
+    scope: str,
+    value: Json,
+    *,
+    place: Place,
+    digest: str,
+    commit: str,
+    now: Millis,
 ) -> None:
     """From now on this is what holds for the scope."""
     tx.execute(
-        "INSERT INTO in_force (scope, value, digest, commit_id, since)"
-        " VALUES (:scope, :value, :digest, :commit, :now) ON CONFLICT (scope) DO UPDATE SET"
-        " value = :value, digest = :digest, commit_id = :commit, since = :now",
+        "INSERT INTO in_force (scope, value, digest, place, format, commit_id, since)"
+        " VALUES (:scope, :value, :digest, :place, :format, :commit, :now)"
+        " ON CONFLICT (scope) DO UPDATE SET value = :value, digest = :digest, place = :place,"
+        " format = :format, commit_id = :commit, since = :now",
         scope=scope,
         value=canonical_json(value).decode(),
         digest=digest,
+        place=canonical_json([place.file, place.line, place.column]).decode(),
+        format=FORMAT,
         commit=commit,
         now=now,
     )

@@ -57,11 +57,11 @@ def rollback_command(agent: str, to: str | None, reason: str, actor: str, **give
     An open canary is taken back first. What is taken back is quarantined; automatic promotion is
     held until `interlock resume`.
     """
-    from reconciler import operations
+    from reconciler.operations import oncall
 
     act(
         given,
-        lambda context: operations.rollback(
+        lambda context: oncall.rollback(
             context.database, context.clock, agent, to=to, reason=reason, actor=actor
         ),
     )
@@ -74,7 +74,7 @@ def rollback_command(agent: str, to: str | None, reason: str, actor: str, **give
 @where
 def hold_command(agent: str, duration: str | None, reason: str, actor: str, **given: Any) -> None:
     """No new runs and no promotions of AGENT (`*`: the fleet). Open runs go on."""
-    from reconciler import operations
+    from reconciler.operations import oncall
     from reconciler.operations.repository import duration as parse_duration
 
     expires = None
@@ -85,7 +85,7 @@ def hold_command(agent: str, duration: str | None, reason: str, actor: str, **gi
             raise click.BadParameter(str(error), param_hint="--for") from None
     act(
         given,
-        lambda context: operations.hold(
+        lambda context: oncall.hold(
             context.database,
             context.clock,
             agent,
@@ -102,11 +102,11 @@ def hold_command(agent: str, duration: str | None, reason: str, actor: str, **gi
 @where
 def stop_command(agents: tuple[str, ...], reason: str, actor: str, **given: Any) -> None:
     """Refuse every call of AGENTS (none given: of all) from now on, and end their runs."""
-    from reconciler import operations
+    from reconciler.operations import oncall
 
     act(
         given,
-        lambda context: operations.stop(
+        lambda context: oncall.stop(
             context.database, context.clock, agents, reason=reason, actor=actor
         ),
     )
@@ -118,9 +118,9 @@ def stop_command(agents: tuple[str, ...], reason: str, actor: str, **given: Any)
 @where
 def resume_command(agent: str, reason: str, actor: str, **given: Any) -> None:
     """Lift holds and stops of AGENT (`*`: those on the fleet); let its held rollout go on."""
-    from reconciler import operations
+    from reconciler.operations import oncall
 
-    act(given, lambda context: operations.resume(context, agent, reason=reason, actor=actor))
+    act(given, lambda context: oncall.resume(context, agent, reason=reason, actor=actor))
 
 
 @click.command("run")
@@ -150,13 +150,13 @@ def run_command(
     The service executes it, or the next `interlock reconcile --once` that uses this --state;
     --follow does so at once where neither is running.
     """
-    from reconciler import operations
+    from reconciler.operations import oncall
 
     told = event.read_text() if event is not None else text
     token = key or secrets.token_hex(8)
     done = act(
         given,
-        lambda context: operations.run(context, agent, text=told, actor=actor, token=token),
+        lambda context: oncall.run(context, agent, text=told, actor=actor, token=token),
         # The claim is pushed by whoever executes the run: claimed and not executed, it would
         # have to count as spent.
         record=False,

@@ -16,7 +16,7 @@ from reconciler.config.inheritance import Layer, layer
 from reconciler.config.models import fleet as documents
 from reconciler.config.positions import Document
 from reconciler.config.reader import Notes
-from reconciler.findings import Place, did_you_mean, quoted
+from reconciler.findings import Place, did_you_mean, printable, quoted
 
 LOCK = "interlock.lock"
 
@@ -119,7 +119,7 @@ def undefined(
     if guess:
         fix = f"{guess} ({home})"
     elif known:
-        fix = f"defined: {', '.join(sorted(known)[:12])} ({home})"
+        fix = f"defined: {printable(', '.join(sorted(known)[:12]))} ({home})"
     else:
         fix = f"define it in {home}"
     notes.error("undefined", place, f"{kind} {quoted(name)} is not defined", fix)

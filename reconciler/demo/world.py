@@ -6,6 +6,7 @@ Everything the story does to Interlock it does as a user would: by `git push` an
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from gateway.database import Row
@@ -108,29 +110,50 @@ class World:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
+    def pr(self, *arguments: str, by: str) -> dict[str, Any]:
+        """One `interlock pr` command as somebody; what it answers. StoryFailed when it refuses."""
+        done = self.ask("pr", *arguments, "--as", by, "--repo", str(self.config), "--json")
+        if done.returncode != 0:
+            raise StoryFailed(f"`interlock pr {' '.join(arguments)}`: {done.stderr.strip()}")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
     def commit(self, repo: Path, overlay: Path, message: str) -> str:
         """Lay a folder over a repository's head and push; the new commit."""
         work = self.folder / f"{repo.stem}-work"
-        for path in sorted(overlay.rglob("*")):
-            if path.is_dir() or path.name in (".delete", "README.md"):
-                continue
-            target = work / path.relative_to(overlay)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-        gone = overlay / ".delete"
-        for name in gone.read_text().split() if gone.exists() else ():
-            (work / name).unlink()
+        lay_over(work, overlay)
         return self.push(work, message)
 
-    def push(self, work: Path, message: str) -> str:
+    def push(self, work: Path, message: str, *, branch: str = "main", by: str = "mara") -> str:
         """Commit everything in a work tree and push it; the new commit."""
         self.git(work, "add", "-A")
-        self.git(work, "commit", "-q", "-m", message)
+        self.git(work, "commit", "-q", "-m", message, by=by)
+        self.git(work, "push", "-q", "origin", f"HEAD:{branch}")
+        return self.git(work, "rev-parse", "HEAD")
+
+    def branch(self, name: str, change: Callable[[Path], None], message: str, *, by: str) -> str:
+        """Make a change on a new branch of the config repo, from its newest main; the commit."""
+        work = self.config_as_pushed()
+        self.git(work, "checkout", "-q", "-b", name)
+        change(work)
+        return self.push(work, message, branch=name, by=by)
+
+    def take_back(self, *, by: str) -> str:
+        """Revert the merge that is main's newest commit in the config repo; the new commit."""
+        work = self.config_as_pushed()
+        self.git(work, "revert", "--no-edit", "-m", "1", "HEAD", by=by)
         self.git(work, "push", "-q", "origin", "HEAD:main")
         return self.git(work, "rev-parse", "HEAD")
 
-    def git(self, where: Path, *arguments: str) -> str:
-        """Output of a git command."""
+    def config_as_pushed(self) -> Path:
+        """The config repo's work tree, at its newest main: others have merged there."""
+        work = self.folder / "config-work"
+        self.git(work, "fetch", "-q", "origin", "main")
+        self.git(work, "checkout", "-q", "-B", "main", "FETCH_HEAD")
+        return work
+
+    def git(self, where: Path, *arguments: str, by: str = "mara") -> str:
+        """Output of a git command; what it commits is by this person."""
         done = subprocess.run(
             ["git", "-C", str(where), *arguments],
             check=False,
@@ -138,10 +161,10 @@ class World:
             text=True,
             env={
                 **os.environ,
-                "GIT_AUTHOR_NAME": "mara",
-                "GIT_AUTHOR_EMAIL": "mara@northwind.example",
-                "GIT_COMMITTER_NAME": "mara",
-                "GIT_COMMITTER_EMAIL": "mara@northwind.example",
+                "GIT_AUTHOR_NAME": by,
+                "GIT_AUTHOR_EMAIL": f"{by}@northwind.example",
+                "GIT_COMMITTER_NAME": by,
+                "GIT_COMMITTER_EMAIL": f"{by}@northwind.example",
                 "GIT_AUTHOR_DATE": f"{self.at:%Y-%m-%dT%H:%M:%S%z}",
                 "GIT_COMMITTER_DATE": f"{self.at:%Y-%m-%dT%H:%M:%S%z}",
             },
@@ -183,6 +206,19 @@ class World:
             "INTERLOCK_CLOCK_OFFSET": str(self.offset),
             "TRACKER_TOKEN": TRACKER_TOKEN,
         }
+
+
+def lay_over(work: Path, overlay: Path) -> None:
+    """Put a folder's files over those of a work tree; names in its `.delete` are removed."""
+    for path in sorted(overlay.rglob("*")):
+        if path.is_dir() or path.name in (".delete", "README.md"):
+            continue
+        target = work / path.relative_to(overlay)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    gone = overlay / ".delete"
+    for name in gone.read_text().split() if gone.exists() else ():
+        (work / name).unlink()
 
 
 @contextmanager

@@ -19,8 +19,10 @@ from reconciler.config.models.fields import NAME
 from reconciler.config.models.triggers import Trigger
 from reconciler.config.scaffold import Draft
 from reconciler.config.schema import kinds, schema
+from reconciler.config.versions import History
 from reconciler.findings import Finding, Severity, did_you_mean, printable, quoted, render
-from reconciler.operations import Refused
+from reconciler.operations.outcome import Refused
+from reconciler.operations.repository import read
 from reconciler.source.errors import SigningFailed
 from reconciler.source.overlay import OverlayTree
 from reconciler.source.signing import generate_key, public_key
@@ -190,6 +192,7 @@ class Repository:
     asked: Path
     tree: DirectoryTree
     loaded: Loaded
+    history: History
 
     def team(self, asked: str | None) -> str | None:
         """The owner of something new: the one asked for, else the only one there is."""
@@ -260,7 +263,7 @@ class Repository:
         return frozenset(entry.name for entry in entries if entry.kind is not Kind.BLOB)
 
     def _with(self, files: Mapping[str, bytes]) -> Loaded:
-        return load(OverlayTree(self.tree, files), previous=self.loaded)
+        return load(OverlayTree(self.tree, files), history=self.history, previous=self.loaded)
 
 
 def open_repository(directory: Path) -> Repository:
@@ -270,12 +273,12 @@ def open_repository(directory: Path) -> Repository:
         raise Refused(
             f"there is no fleet in {directory} or above it; start one with `interlock init DIR`"
         )
-    tree = DirectoryTree(root)
-    loaded = load(tree)
+    opened = read(root)
+    loaded = opened.loaded
     if loaded.fleet is None:
         first: Iterable[Finding] = [f for f in loaded.findings if f.severity is Severity.ERROR][:5]
         raise Refused(f"the fleet in {root} is in error, so nothing is added:\n{render(first)}")
-    return Repository(root, directory, tree, loaded)
+    return Repository(root, directory, opened.tree, loaded, opened.history)
 
 
 def _root(directory: Path) -> Path | None:

@@ -14,7 +14,6 @@ from gateway.policy import Access
 from reconciler.config import importers
 from reconciler.config.importers import Brought, Known, SkillSource, TextSource
 from reconciler.findings import printable
-from reconciler.operations import Refused
 from reconciler.operations.authoring import (
     Repository,
     WrongUsage,
@@ -23,6 +22,7 @@ from reconciler.operations.authoring import (
     slug,
     write_files,
 )
+from reconciler.operations.outcome import Refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gateway.values import AgentName
 from reconciler.config import AgentConfig, Fleet, Loaded
-from reconciler.config.load import load
 from reconciler.findings import Finding, Place, Severity, did_you_mean, quoted, render, tidy
 from reconciler.fleet import explain as explaining
 from reconciler.fleet import lint as linting
@@ -25,8 +24,9 @@ from reconciler.fleet.rules import Rule
 from reconciler.fleet.touches import Touches as Touches
 from reconciler.fleet.who import Touch as Touch
 from reconciler.fleet.who import in_words as in_words
-from reconciler.operations import Refused
-from reconciler.source.tree import DirectoryTree, Kind, Tree, UnsafePath
+from reconciler.operations.outcome import Refused
+from reconciler.operations.repository import read
+from reconciler.source.tree import Kind, Tree, UnsafePath
 
 SAID_BY_LINT = {"no-team": "no-owner"}
 """Warnings of loading that lint says better."""
@@ -53,11 +53,10 @@ def page(finding_id: str, rules: Mapping[str, Rule]) -> str:
 
 def lint(directory: Path, today: date) -> Linted:
     """Unattended readiness of the config repo in `directory`. Never raises for what is in it."""
-    tree = DirectoryTree(directory)
-    loaded = _load(tree)
-    found = list(loaded.findings)
+    opened = read(directory)
+    loaded, found = opened.loaded, list(opened.findings)
     if loaded.fleet is not None:
-        mine = linting.lint(loaded.fleet, today, skills=_skills(tree))
+        mine = linting.lint(loaded.fleet, today, skills=_skills(opened.tree))
         ids = {finding.id for finding in mine}
         found = [f for f in found if SAID_BY_LINT.get(f.id) not in ids]
         found += mine
@@ -67,7 +66,7 @@ def lint(directory: Path, today: date) -> Linted:
 
 def touches(directory: Path, name: str) -> Touches:
     """What an agent can reach. Refused with what to do when it is not there, or in error."""
-    loaded = _load(DirectoryTree(directory))
+    loaded = read(directory).loaded
     fleet = _fleet(loaded)
     return touching.touches(fleet, _agent(loaded, fleet, name))
 
@@ -86,7 +85,7 @@ class Asked:
 
 def who_touches(directory: Path, resource: str) -> Asked:
     """Every agent that can reach what `resource` names."""
-    loaded = _load(DirectoryTree(directory))
+    loaded = read(directory).loaded
     fleet = _fleet(loaded)
     found = who.who_touches(fleet, resource)
     kind, wanted = who.split(resource)
@@ -110,7 +109,7 @@ def explain(directory: Path, path: str, key: str | None) -> Explained:
     """
     if key is None and ":" in path:
         path, _, key = path.partition(":")
-    loaded = _load(DirectoryTree(directory))
+    loaded = read(directory).loaded
     fleet = _fleet(loaded)
     inside = _inside(directory, path)
     agent = explaining.agent_at(fleet, path) or explaining.agent_at(fleet, inside)
@@ -136,15 +135,10 @@ class Drawn:
 
 def graph(directory: Path) -> Drawn:
     """What starts what, and what each agent owns."""
-    loaded = _load(DirectoryTree(directory))
+    loaded = read(directory).loaded
     fleet = _fleet(loaded)
     claims = {name: tuple(c.pattern for c in agent.owns) for name, agent in fleet.agents.items()}
     return Drawn(graph_of(fleet), claims, tuple(loaded.broken))
-
-
-def _load(tree: DirectoryTree) -> Loaded:
-    """Load a work directory as `validate` does."""
-    return load(tree)
 
 
 def _fleet(loaded: Loaded) -> Fleet:

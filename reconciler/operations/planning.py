@@ -15,7 +15,7 @@ from reconciler.config.history import SHALLOW, GitHistory
 from reconciler.config.load import load
 from reconciler.config.versions import NoHistory
 from reconciler.findings import Finding, Severity, quoted, tidy
-from reconciler.operations import Refused
+from reconciler.operations.outcome import Refused
 from reconciler.plan import Plan, Side, collisions_of, diff, side_of
 from reconciler.plan.render import comment, terminal
 from reconciler.release import compile_fleet

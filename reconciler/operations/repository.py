@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.values import AgentName, ReleaseDigest
+from reconciler.config import Loaded
 from reconciler.config.load import load
-from reconciler.config.lockfile import write_images
 from reconciler.config.models.fields import parse_duration
+from reconciler.config.versions import NO_HISTORY, History, Released
 from reconciler.findings import Finding, Severity, tidy
 from reconciler.release import Release, compile_fleet
-from reconciler.source.tree import DirectoryTree
+from reconciler.source.tree import DirectoryTree, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,77 @@ class Validated:
         return tuple(f for f in self.findings if f.severity is Severity.ERROR)
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A work directory as a commit of it would be read.
+
+    `history` is what its versions were judged by, for whoever loads more of the same; `notes` are
+    findings about that history.
+    """
+
+    tree: DirectoryTree
+    loaded: Loaded
+    history: History
+    notes: tuple[Finding, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything found, by place."""
+        return tidy([*self.loaded.findings, *self.notes])
+
+
+class _Unasked:
+    """No history, remembering whether anybody wanted one."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @property
+    def absent(self) -> str | None:
+        """See `History`; so with the rest."""
+        self.asked = True
+        return NO_HISTORY.absent
+
+    def released(self, path: str, number: int) -> Released | None:
+        self.asked = True
+        return None
+
+    def numbers(self, path: str) -> tuple[int, ...]:
+        return ()
+
+    def content(self, released: Released) -> Tree | None:
+        return None
+
+    def at(self, commit: str) -> Tree | None:
+        self.asked = True
+        return None
+
+
+def read(directory: Path) -> Read:
+    """Load a work directory, its versions judged by what the watched branch has released.
+
+    The past is looked at only when something declares or pins a version, and is that of the branch
+    that the fleet watches: so the directory is loaded once to know both, and once more with the
+    history where there is a question for it. A directory outside git has none, which is fine.
+    """
+    tree = DirectoryTree(directory)
+    unasked = _Unasked()
+    loaded = load(tree, history=unasked)
+    if loaded.fleet is None or not unasked.asked:
+        return Read(tree, loaded, NO_HISTORY)
+    from reconciler.config.history import history_of  # brings pygit2: 90 ms that few need
+
+    history, notes = history_of(directory, branch=loaded.fleet.branch)
+    return Read(tree, load(tree, history=history, previous=loaded), history, notes)
+
+
 def validate(directory: Path) -> Validated:
     """Load and compile a work directory as a commit would be. Never raises for what is in it."""
-    loaded = load(DirectoryTree(directory))
-    findings = list(loaded.findings)
+    found = read(directory)
+    findings = list(found.findings)
     releases: dict[AgentName, ReleaseDigest] = {}
-    if loaded.fleet is not None:
-        for agent, result in compile_fleet(loaded.fleet).items():
+    if found.loaded.fleet is not None:
+        for agent, result in compile_fleet(found.loaded.fleet).items():
             if isinstance(result, Release):
                 releases[agent] = result.digest
             else:
@@ -44,6 +109,8 @@ def validate(directory: Path) -> Validated:
 
 def lock(directory: Path, images: Mapping[str, str]) -> Path:
     """Write image digests into DIRECTORY/interlock.lock; returns the file."""
+    from reconciler.config.lockfile import write_images  # brings ruamel.yaml
+
     return write_images(directory, images)
 
 

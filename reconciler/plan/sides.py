@@ -24,6 +24,10 @@ from reconciler.plan.phrases import record, texts
 from reconciler.release import Release
 from runner.spec import LimitCheck
 
+FORMAT = "interlock.standing/1"
+"""How units and facts are told. Stored ones of another format are made anew from their commit, so
+that an upgrade of this program does not look like a change of the fleet: raise it with any change
+of what `units_of` or `facts_of` say of the same files (a test notices)."""
 HOMES = {
     "provider": "gateway/models.yaml",
     "model": "gateway/models.yaml",

@@ -43,6 +43,9 @@ class SourceTooLarge(ValueError):
 
 _PLAIN = re.compile("[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 """Nearly all names: they need no closer look."""
+# C0 and C1 controls, line separators, and what reorders the text on a screen: a name in a list
+# must be one line, and must be read as it is written.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def check_name(name: str, path: str) -> None:
@@ -53,7 +56,7 @@ def check_name(name: str, path: str) -> None:
         raise UnsafePath(path, "empty, '.' and '..' segments are not allowed")
     if name.lower() == ".git":
         raise UnsafePath(path, "a '.git' segment is not allowed")
-    if any(ord(c) < 0x20 or ord(c) == 0x7F for c in name):
+    if _UNSEEN.search(name):
         raise UnsafePath(path, "control characters are not allowed")
     if "/" in name or "\\" in name:
         raise UnsafePath(path, "slashes inside a name are not allowed")

@@ -94,10 +94,8 @@ def _in_force(
     approvals: tuple[str, ...],
 ) -> None:
     """Decide what of a good commit holds, and act on that from now on."""
-    everyone = frozenset({*asked.releases, *asked.broken})
     with context.database.transaction() as tx:
-        forced, looked_at = force(context, tx, asked, everyone if changed is None else changed)
-        concerned = None if changed is None or context.declared is None else looked_at
+        forced, concerned = force(context, tx, asked, changed)
         adopt(context, tx, forced, concerned)
     context.asked = asked
     # Those that were used up now are not news at the next look.

@@ -12,15 +12,23 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from gateway.database import Transaction
-from gateway.values import AgentName, Millis, TeamName
+from gateway.values import AgentName, Json, Millis, TeamName
 from reconciler.approvals import decide, store
 from reconciler.approvals.restore import restored
 from reconciler.approvals.store import InForce
 from reconciler.config import AgentConfig, TeamConfig
+from reconciler.findings import Place
 from reconciler.forge.model import Login
 from reconciler.forge.people import authors_of
 from reconciler.plan import Plan, Side, Standing, Subject, Unit, diff
-from reconciler.plan.sides import people_of_units, rules_of, standing_of, units_of
+from reconciler.plan.sides import (
+    FORMAT,
+    facts_of,
+    people_of_units,
+    rules_of,
+    standing_of,
+    units_of,
+)
 from reconciler.record import audit
 from reconciler.release import Release
 from reconciler.rollout import store as rollouts
@@ -28,23 +36,32 @@ from reconciler.source.merging import commits_between
 from reconciler.source.objects import CommitId, ObjectId
 from reconciler.tick.compiling import at
 from reconciler.tick.context import Context, Declared, Kept
+from reconciler.tick.renames import rename
+
+INTERLOCK_FILE = "interlock.yaml"
+"""Where a thing is said to stand that nobody noted a place of."""
 
 
 def force(
-    context: Context, tx: Transaction, wanted: Declared, changed: Collection[AgentName]
-) -> tuple[Declared, frozenset[AgentName]]:
+    context: Context, tx: Transaction, wanted: Declared, changed: Collection[AgentName] | None
+) -> tuple[Declared, frozenset[AgentName] | None]:
     """What holds of the commit `wanted`, and the agents for which that may be news.
 
-    `changed` are the agents that differ from the commit looked at before; all, at first sight.
-    Rows, audit lines and used-up approvals are written in the transaction.
+    `changed` are the agents that differ from the commit looked at before; None is everyone, at
+    first sight. Rows, audit lines and used-up approvals are written in the transaction.
     """
     now = context.clock.now()
-    live_units = units_in_force(tx)
+    live_units = retold_units(context, tx)
     if not live_units:
         _baseline(tx, wanted, now)
-        return wanted, frozenset(changed)
-    names = {*changed, *(context.declared.waiting if context.declared is not None else ())}
-    live, rows = live_side(tx, names, live_units)
+        return wanted, None
+    before = context.declared
+    if changed is None or before is None:
+        changed, before = None, None
+        names = {*wanted.releases, *wanted.broken, *store.agents_in_force(tx)}
+    else:
+        names = {*changed, *before.waiting}
+    live, rows = live_side(context, tx, names, live_units)
     desired = desired_side(wanted, names)
     plan = diff(live, desired)
     usable = store.usable(tx, now)
@@ -55,22 +72,29 @@ def force(
         if subject.digest in ready:
             _let_through(tx, subject, wanted.commit, now)
     kept_back = keeping(plan, held)
-    before = store.newest_commit(tx)
+    last = store.newest_commit(tx)
     _put_in_force(tx, wanted, names - kept_back, rows, held, live_units, now)
-    _write_waiting(context, tx, wanted, before, waiting, usable, live.teams, now)
+    _write_waiting(context, tx, wanted, last, waiting, usable, live.teams, now)
     fleet = restored(wanted.fleet, {name: unit.value for name, unit in live_units.items()}, held)
     found = replace(wanted, fleet=fleet, waiting=_by_agent(plan, waiting, kept_back))
-    return _with_kept(context, found, kept_back, rows), frozenset(names)
+    for name in wanted.broken.keys() - rows.keys():
+        row = store.in_force_of(tx, store.AGENT + name)
+        if row is not None:
+            rows[name] = row
+    forced = _with_kept(context, found, kept_back, rows)
+    return forced, None if changed is None else frozenset(names)
 
 
 def keeping(plan: Plan, held: Collection[str]) -> frozenset[AgentName]:
     """Agents that keep what they are, because something they depend on is not approved."""
     found = {agent for agent, scopes in plan.depends.items() if not scopes.isdisjoint(held)}
+    # One that was renamed and waits goes on under the name it had.
+    found |= {c.former for c in plan.agents if c.former is not None and c.name in found}
     return frozenset(found)
 
 
 def live_side(
-    tx: Transaction, names: Iterable[AgentName], units: Mapping[str, Unit]
+    context: Context, tx: Transaction, names: Iterable[AgentName], units: Mapping[str, Unit]
 ) -> tuple[Side, dict[AgentName, InForce]]:
     """What is live of these agents, and of everything shared.
 
@@ -83,8 +107,9 @@ def live_side(
         if row is None:
             continue
         rows[name] = row
-        facts = row.value if isinstance(row.value, dict) else {}
-        agents[name] = Standing(release=_live_release(tx, name, row), facts=facts)
+        agents[name] = Standing(
+            release=_live_release(tx, name, row), facts=_facts(context, name, row), place=row.place
+        )
     teams, owners = people_of_units(units)
     live = Side(
         commit=None,
@@ -92,9 +117,19 @@ def live_side(
         units=units,
         teams=teams,
         owners=owners,
-        size=store.agents_in_force(tx),
+        size=store.count_of_agents(tx),
     )
     return live, rows
+
+
+def _facts(context: Context, agent: AgentName, row: InForce) -> Mapping[str, Json]:
+    """What is in force of an agent, as this version of the program tells it."""
+    if row.format != FORMAT:
+        earlier = at(context, row.commit)
+        config = earlier.fleet.agents.get(agent) if earlier is not None else None
+        if config is not None:
+            return facts_of(config)
+    return row.value if isinstance(row.value, dict) else {}
 
 
 def _live_release(tx: Transaction, agent: AgentName, row: InForce) -> Release | None:
@@ -126,7 +161,18 @@ def desired_side(wanted: Declared, names: Collection[AgentName]) -> Side:
 
 def units_in_force(tx: Transaction) -> dict[str, Unit]:
     """Every shared setting in force; empty before the first commit was seen."""
-    return {scope: Unit(row.value) for scope, row in store.units_in_force(tx).items()}
+    return {scope: Unit(row.value, row.place) for scope, row in store.units_in_force(tx).items()}
+
+
+def retold_units(context: Context, tx: Transaction) -> dict[str, Unit]:
+    """As `units_in_force`, told anew from their commits where another version stored them."""
+    found = units_in_force(tx)
+    for scope, row in store.units_in_force(tx).items():
+        if row.format != FORMAT and (earlier := at(context, row.commit)) is not None:
+            told = units_of(earlier.fleet)
+            if scope in told:
+                found[scope] = told[scope]
+    return found
 
 
 def teams_in_force(tx: Transaction) -> dict[TeamName, TeamConfig]:
@@ -137,7 +183,7 @@ def teams_in_force(tx: Transaction) -> dict[TeamName, TeamConfig]:
 def _baseline(tx: Transaction, wanted: Declared, now: Millis) -> None:
     """Nothing was in force: the operator who sets this up vouches for what is there."""
     for name, unit in units_of(wanted.fleet).items():
-        store.put_in_force(tx, name, unit.value, digest="", commit=wanted.commit, now=now)
+        _put_unit(tx, name, unit, wanted.commit, now)
     _put_agents(tx, wanted, wanted.releases, now)
     audit.append(
         tx,
@@ -149,6 +195,11 @@ def _baseline(tx: Transaction, wanted: Declared, now: Millis) -> None:
     )
 
 
+def _put_unit(tx: Transaction, scope: str, unit: Unit, commit: str, now: Millis) -> None:
+    place = unit.place or Place(INTERLOCK_FILE)
+    store.put_in_force(tx, scope, unit.value, place=place, digest="", commit=commit, now=now)
+
+
 def _put_agents(tx: Transaction, wanted: Declared, names: Iterable[AgentName], now: Millis) -> None:
     for name in names:
         standing = standing_of(wanted.fleet.agents[name], wanted.releases[name])
@@ -156,6 +207,7 @@ def _put_agents(tx: Transaction, wanted: Declared, names: Iterable[AgentName], n
             tx,
             store.AGENT + name,
             dict(standing.facts),
+            place=standing.place or Place(INTERLOCK_FILE),
             digest=wanted.releases[name].digest,
             commit=wanted.commit,
             now=now,
@@ -173,6 +225,10 @@ def _put_in_force(
 ) -> None:
     """Everything that waits for nobody holds from now on."""
     present = {*wanted.releases, *wanted.broken}
+    for name in sorted(names):
+        former = wanted.fleet.agents[name].formerly if name in wanted.releases else None
+        if former is not None and former in rows and former not in present and name not in rows:
+            rename(tx, former, name, now=now)
     _put_agents(tx, wanted, sorted(name for name in names if name in wanted.releases), now)
     for name in names:
         if name in rows and name not in present:
@@ -182,8 +238,8 @@ def _put_in_force(
         unit, before = units.get(scope), live_units.get(scope)
         if unit is None:
             store.take_out_of_force(tx, scope)
-        elif before is None or before.value != unit.value:
-            store.put_in_force(tx, scope, unit.value, digest="", commit=wanted.commit, now=now)
+        elif before is None or before != unit:
+            _put_unit(tx, scope, unit, wanted.commit, now)
 
 
 def _let_through(tx: Transaction, subject: Subject, commit: str, now: Millis) -> None:

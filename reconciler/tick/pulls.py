@@ -39,7 +39,7 @@ from reconciler.source.tree import changed_paths
 from reconciler.tick import judging
 from reconciler.tick.compiling import compile_tree
 from reconciler.tick.context import Context, Declared, Looked
-from reconciler.tick.force import desired_side, live_side, teams_in_force, units_in_force
+from reconciler.tick.force import desired_side, live_side, retold_units, teams_in_force
 
 FROM_HEAD = ("agents", "skills")
 """Top-level folders that a gate takes from a pull request's head."""
@@ -139,7 +139,7 @@ def plan_of(context: Context, wanted: Declared, changed: frozenset[AgentName] | 
     waiting = set(context.declared.waiting) if context.declared is not None else set()
     names = {*wanted.releases, *wanted.broken} if changed is None else {*changed, *waiting}
     with context.database.snapshot() as tx:
-        live, _ = live_side(tx, names, units_in_force(tx))
+        live, _ = live_side(context, tx, names, retold_units(context, tx))
     return diff(live, desired_side(wanted, names))
 
 

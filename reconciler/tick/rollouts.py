@@ -47,6 +47,7 @@ from reconciler.tick.context import Context, Declared
 from reconciler.tick.declare import rollout_policy
 from reconciler.tick.evaluation import evaluation_of, remember_sentinels
 from reconciler.tick.judging import declared_for
+from reconciler.tick.renames import names_of
 from runner import queue
 from runner.spec import RunOutcome, RunSpec
 
@@ -260,13 +261,17 @@ def _facts(
 def canary_reading(tx: Transaction, rollout: Rollout, now: Millis) -> CanaryReading:
     """The candidate's runs of this rollout against stable's record from before the canary."""
     before = rollout.since if rollout.state is State.CANARY else now
-    stable = tx.read(
-        "SELECT outcome FROM runs WHERE agent = :agent AND release = :stable AND purpose = 'live'"
-        " AND status = 'finished' AND finished_at <= :before",
-        agent=rollout.agent,
-        stable=rollout.stable,
-        before=before,
-    )
+    stable = [
+        row
+        for name in names_of(tx, rollout.agent)
+        for row in tx.read(
+            "SELECT outcome FROM runs WHERE agent = :agent AND release = :stable"
+            " AND purpose = 'live' AND status = 'finished' AND finished_at <= :before",
+            agent=name,
+            stable=rollout.stable,
+            before=before,
+        )
+    ]
     words = [judge_run(RunOutcome.model_validate_json(row["outcome"])).word for row in stable]
     return replace(
         canary_runs(tx, rollout.id),

@@ -200,7 +200,7 @@ MARKDOWN = MarkdownIt("commonmark").enable("table")
 def check_shown(plan: Plan, note: str) -> None:
     """A plan can be shown to people without anything in it taking part in the showing."""
     shown = terminal(plan)
-    assert not CONTROL.search(shown.replace("\n", "")), note
+    assert not CONTROL.search(shown.replace("\n", "")), (note, CONTROL.search(shown))
     text = comment(plan)
     assert len(text) <= 65_536
     assert not CONTROL.search(text.replace("\n", "")), note

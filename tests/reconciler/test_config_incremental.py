@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.values import AgentName
+from reconciler.config import Claim, collisions
+from reconciler.config.collisions import Holder
 from reconciler.config.load import load
+from reconciler.findings import Place
 from reconciler.release import Compiled, compile_loaded
 from reconciler.source.tree import MemoryTree
 
@@ -315,3 +319,60 @@ def _agents(compiled: Compiled) -> Mapping[AgentName, object]:
 
 def _view(compiled: Compiled, name: AgentName) -> object:
     return _agents(compiled).get(name), compiled.releases.get(name), compiled.broken.get(name)
+
+
+def test_agents_that_a_change_does_not_reach_keep_their_very_config_and_release() -> None:
+    files = start()
+    before = compile_loaded(load(tree_of(files)))
+    files["shared/brief.md"] = "Be briefer.\n"
+    after = compile_loaded(load(tree_of(files), previous=before.loaded), previous=before)
+    assert before.fleet is not None
+    assert after.fleet is not None
+    assert after.changed == {"b", "d"}  # d reaches it through a link
+    for name in (AgentName("a"), AgentName("c")):
+        assert after.fleet.agents[name] is before.fleet.agents[name]
+        assert after.releases[name] is before.releases[name]
+
+
+def test_nothing_changed_is_the_same_outcome() -> None:
+    first = load(tree_of(start()))
+    assert load(tree_of(start()), previous=first) is first
+
+
+def test_taking_the_twin_away_heals_the_one_that_stays() -> None:
+    files = start()
+    files["agents/new/agent.yaml"] = agent("a", instructions="../a/text.md")
+    twins = load(tree_of(files), previous=load(tree_of(start())))
+    assert list(twins.broken) == ["a"]
+    healed = load(tree_of(start()), previous=twins)
+    assert not healed.broken
+    assert healed == load(tree_of(start()))
+
+
+def test_many_claims_are_not_compared_with_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(collisions, "overlap", lambda one, other: asked.append(one) or False)
+    place = Place("f")
+    holders = {
+        Holder(
+            f"agents/{n}/agent.yaml",
+            AgentName(f"a{n}"),
+            place,
+            (Claim("here", f"services/{n:05}/**", place), Claim("mcp", f"mcp:x/{n:05}", place)),
+        )
+        for n in range(50_000)
+    }
+    collisions.updated(collisions.Collisions(), set(), holders)
+    assert not asked
+
+
+def test_claims_that_cannot_all_be_compared_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collisions, "MOST_COMPARISONS", 10)
+    place = Place("f")
+    holders = {
+        Holder(f"agents/{n}/agent.yaml", AgentName(f"a{n}"), place,
+               (Claim("here", f"**/{n}", place),))
+        for n in range(20)
+    }  # fmt: skip
+    found = collisions.updated(collisions.Collisions(), set(), holders).findings()
+    assert {f.id for some in found.values() for f in some} == {"claims-too-wide"}

@@ -24,6 +24,7 @@ from reconciler.plan import (
     waiting,
 )
 from reconciler.plan import diff as differ
+from reconciler.plan import sides
 from reconciler.plan.money import daily, yearly
 from reconciler.release import compile_fleet, release_of
 from reconciler.source.tree import MemoryTree
@@ -353,3 +354,15 @@ def test_standings_are_made_once_while_nothing_changes() -> None:
 )
 def test_runs_of_a_schedule_are_counted(schedule: str, day: int, year: int) -> None:
     assert (daily(schedule), yearly(schedule)) == (day, year)
+
+
+def test_the_format_of_what_is_stored_is_raised_with_its_shape() -> None:
+    """Stored units and facts are compared with new ones: what they say of the same files must not
+    change under one name of the format, or every fleet would wait for approvals after an upgrade.
+    """
+    small = fleet()
+    told = {
+        "facts": {name: sides.facts_of(agent) for name, agent in small.agents.items()},
+        "units": {name: unit.value for name, unit in sides.units_of(small).items()},
+    }
+    assert (sides.FORMAT, sides.short_hash(told)) == ("interlock.standing/1", "d782fea7b975")

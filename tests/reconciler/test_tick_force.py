@@ -17,9 +17,7 @@ GRAB = ("agents/notes/agent.yaml", "tools: [list]", "tools: [list, open]")
 
 @pytest.fixture
 def world(tmp_path: Path) -> ConfigWorld:
-    made = ConfigWorld(tmp_path)
-    made.settle()
-    return made
+    return ConfigWorld.settled(tmp_path)
 
 
 def _tools(world: ConfigWorld, agent: str) -> set[str]:
@@ -245,3 +243,59 @@ def test_a_broken_agent_keeps_what_is_in_force_and_the_others_go_on(world: Confi
     assert _tools(world, "notes") == {"tracker.list"}
     assert world.stable("triage") == triage
     assert [r["state"] for r in world.rollouts("triage")] == ["promoted", "held"]
+
+
+RENAMED = {
+    "agents/notes/agent.yaml": None,
+    "agents/notes/notes.md": None,
+    "agents/diary/agent.yaml": """\
+agent:
+  name: diary
+  formerly: notes
+  team: payments
+  instructions: ./notes.md
+  mcp_servers: [{name: tracker, tools: [list]}]
+  rollout: ungated
+trigger: manual
+""",
+    "agents/diary/notes.md": "Write down what changed.\n",
+}
+
+
+def test_a_renamed_agent_keeps_its_release_and_its_decisions(world: ConfigWorld) -> None:
+    before = world.stable("notes")
+    world.push(RENAMED)
+    world.settle()
+    assert world.waiting() == []
+    assert world.stable("diary") == before
+    assert world.stable("notes") is None
+    assert [r["agent"] for r in world.rollouts("diary")] == ["diary"]
+    assert _tools(world, "diary") == {"tracker.list"}
+
+
+def test_a_renamed_agent_that_grabs_a_tool_goes_on_under_its_old_name(world: ConfigWorld) -> None:
+    before = world.stable("notes")
+    text = RENAMED["agents/diary/agent.yaml"]
+    assert text is not None
+    world.push({**RENAMED, "agents/diary/agent.yaml": text.replace("[list]", "[list, open]")})
+    world.settle()
+    assert world.waiting() == ["agent/diary"]
+    assert world.stable("notes") == before
+    assert _tools(world, "notes") == {"tracker.list"}
+    approve(world.context, _only(world), reason="fine", actor="ines")
+    world.settle()
+    assert world.stable("notes") is None
+    assert world.stable("diary") not in (None, before)
+
+
+def test_what_another_version_of_interlock_stored_is_no_change_of_the_fleet(
+    world: ConfigWorld,
+) -> None:
+    before = world.stable("notes")
+    with world.database.transaction() as tx:
+        tx.execute("UPDATE in_force SET format = 'interlock.standing/0', value = '{\"odd\": 1}'")
+    world.restart()
+    world.push({"agents/notes/notes.md": "Write down what changed, in order.\n"})
+    world.settle()
+    assert world.waiting() == []
+    assert world.stable("notes") not in (None, before)

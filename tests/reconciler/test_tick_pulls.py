@@ -15,9 +15,7 @@ GRAB = ("agents/notes/agent.yaml", "tools: [list]", "tools: [list, open]")
 
 @pytest.fixture
 def world(tmp_path: Path) -> ConfigWorld:
-    made = ConfigWorld(tmp_path)
-    made.settle()
-    return made
+    return ConfigWorld.settled(tmp_path)
 
 
 def test_a_pull_request_gets_one_plan_comment_that_follows_its_head(world: ConfigWorld) -> None:

@@ -5,10 +5,16 @@ Git, the store and the local forge are real; runs are ended by hand, with the ou
 
 from __future__ import annotations
 
+import atexit
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+
+import pygit2
 
 from gateway.database import Database, Row
 from gateway.values import Millis, NanoUSD
@@ -73,14 +79,28 @@ class ConfigWorld:
     writer: Mirror = field(init=False)
 
     def __post_init__(self) -> None:
-        import pygit2
-
         self.bare = self.at / "config.git"
-        pygit2.init_repository(self.bare, bare=True, initial_head="main")
+        fresh = not self.bare.exists()
+        if fresh:
+            pygit2.init_repository(self.bare, bare=True, initial_head="main")
         self.writer = Mirror.open_or_clone(str(self.bare), self.at / "writer.git")
-        self.push(START)
+        if fresh:
+            self.push(START)
         self.database = opened(self.at / "interlock.sqlite")
         self.restart()
+
+    @classmethod
+    def settled(cls, at: Path) -> ConfigWorld:
+        """A world in which the first commit has been gated and is live.
+
+        That takes a while, so it is done once, and copied.
+        """
+        template = _template()
+        shutil.copytree(template / "config.git", at / "config.git")
+        shutil.copyfile(template / "interlock.sqlite", at / "interlock.sqlite")
+        world = cls(at)
+        world.clock.at += 100_000
+        return world
 
     def restart(self) -> None:
         """A process that remembers nothing but what is in the store."""
@@ -238,6 +258,16 @@ class ConfigWorld:
             if not self.end_evals(passes) and not self.tick().changed:
                 return
         raise AssertionError("it never became quiet")
+
+
+@cache
+def _template() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="config-world-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    world = ConfigWorld(place)
+    world.settle()
+    world.database.close()
+    return place
 
 
 def commit_of(text: str) -> CommitId:
