@@ -29,7 +29,7 @@ bench:
 # SIZES=1000 for one size; the default is 1,000, 10,000 and 50,000 agents
 bench-config:
 	@.ci/setup venv
-	@$(PYTHON) -m pytest tests/benchmarks/test_config_scale.py -m benchmark --timeout=1800 -q -s $(ARGS)
+	@$(PYTHON) -m pytest tests/benchmarks/test_config_scale.py tests/benchmarks/test_tick_config.py -m benchmark --timeout=1800 -q -s $(ARGS)
 
 docs:
 	@.ci/setup venv

@@ -170,9 +170,14 @@ def canonical_json(value: Json) -> bytes:
     are integers, other decimals are strings. Same idea as RFC 8785, without its number rule.
     """
     _refuse_floats(value)
-    return json.dumps(
-        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
-    ).encode()
+    return _CANONICAL.encode(value).encode()
+
+
+_CANONICAL = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+)
+_LEAVES = frozenset({str, int, bool, type(None)})
+"""What needs no closer look: most values of any document."""
 
 
 def _refuse_floats(value: object) -> None:
@@ -182,10 +187,12 @@ def _refuse_floats(value: object) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise TypeError(f"a JSON key is a string, not {key!r}")
-            _refuse_floats(item)
+            if type(item) not in _LEAVES:
+                _refuse_floats(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            _refuse_floats(item)
+            if type(item) not in _LEAVES:
+                _refuse_floats(item)
     elif not (value is None or isinstance(value, bool | int | str)):
         raise TypeError(f"no canonical form for {type(value).__name__}")
 

@@ -109,6 +109,11 @@ MIGRATIONS = (
                 author TEXT NOT NULL, asked TEXT NOT NULL, at BIGINT NOT NULL,
                 PRIMARY KEY (pull, comment)
             )""",
+            # Which subjects the plan comment of a head has told people of, and when.
+            """CREATE TABLE shown (
+                pull BIGINT NOT NULL, head TEXT NOT NULL, subject TEXT NOT NULL, at BIGINT NOT NULL,
+                PRIMARY KEY (pull, head, subject)
+            )""",
             # The pull request whose head a rollout judges; NULL: what the watched branch asks for.
             "ALTER TABLE rollouts ADD COLUMN pull BIGINT",
         ),

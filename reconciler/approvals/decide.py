@@ -1,7 +1,9 @@
 """Whether a person's word counts, and whether a subject has all the words it needs. Pure.
 
-Everything here fails closed: nobody owns it, so nobody can approve it; the actor is unknown, so
-the answer is no. Owners and teams are always those in force, never those a change brings along.
+Everything here fails closed: the actor is unknown, so the answer is no. Owners and teams are always
+those in force, never those a change brings along. What nobody owns is decided by whoever operates
+the reconciler (its state directory and signing key), never by a comment: otherwise a fleet that
+began without owners could never be given one.
 """
 
 from __future__ import annotations
@@ -39,20 +41,28 @@ class Approval:
 
 
 def objection(
-    subject: Subject, actor: str, *, teams: Mapping[TeamName, TeamConfig], author: bool
+    subject: Subject,
+    actor: str,
+    *,
+    teams: Mapping[TeamName, TeamConfig],
+    author: bool,
+    operator: bool = False,
 ) -> str | None:
     """Why this person's approval of the subject does not count; None when it does.
 
-    `author`: the actor opened or pushed the change; nobody approves their own. Logins are
-    compared without regard to case, as forges do.
+    `author`: the actor opened or pushed the change; nobody approves their own. `operator`: said on
+    the command line of the reconciler, not in a comment. Logins are compared without regard to
+    case, as forges do.
     """
     if author:
         return f"{actor} is an author of this change; somebody else must approve it"
     asked = [owners for owners in subject.owners if owners]
-    if len(asked) < len(subject.owners):
+    if not asked and operator and actor:
+        return None
+    if len(asked) < len(subject.owners) and not operator:
         return (
-            "nobody owns what is loosened, so nobody can approve it; give its file an owner in "
-            "teams.yaml (`owns:`) or CODEOWNERS first"
+            "nobody owns what is loosened, so it is decided by an operator: "
+            "`interlock approve ID`, see `interlock approvals`"
         )
     if any(_among(actor, owners, teams) for owners in asked):
         return None
@@ -69,13 +79,15 @@ def lacking(
 ) -> tuple[tuple[str, ...], ...]:
     """The sets of owners of which nobody has approved yet; `()` when the subject is approved.
 
-    A set without owners is always lacking. A subject without loosenings lacks nothing.
+    A set without owners needs an operator's word. A subject without loosenings lacks nothing.
     """
-    actors = [a.actor for a in approvals if a.subject == subject.digest and a.usable(now)]
+    given = [a for a in approvals if a.subject == subject.digest and a.usable(now)]
     return tuple(
         owners
         for owners in subject.owners
-        if not any(_among(actor, owners, teams) for actor in actors)
+        if not any(
+            _among(one.actor, owners, teams) if owners else one.pull is None for one in given
+        )
     )
 
 

@@ -128,7 +128,8 @@ def approve(
     head: str,
     now: Millis,
 ) -> Approval:
-    """Keep a person's yes. Saying it twice is saying it once; a used one is not revived."""
+    """Keep a person's yes. Saying it twice is saying it once, and valid from the second time on;
+    a used one is not revived."""
     approval = Approval(
         id=derived_id("approval", subject.digest, actor.casefold(), pull or 0, head),
         subject=subject.digest,
@@ -143,7 +144,8 @@ def approve(
     tx.execute(
         "INSERT INTO approvals (approval, subject, scope, pull, head, actor, reason, at,"
         " expires_at) VALUES (:id, :subject, :scope, :pull, :head, :actor, :reason, :at,"
-        " :expires_at) ON CONFLICT (approval) DO NOTHING",
+        " :expires_at) ON CONFLICT (approval) DO UPDATE SET reason = :reason, at = :at,"
+        " expires_at = :expires_at WHERE approvals.consumed_at IS NULL",
         id=approval.id,
         subject=approval.subject,
         scope=approval.scope,
@@ -248,6 +250,10 @@ def write_waiting(
     """Replace what waits; returns the scopes that (newly wait, wait no longer)."""
     known = {row["waiting"]: row for row in tx.read("SELECT * FROM waiting")}
     # Who made a change is noted when it is first seen: later commits are about something else.
+    # Where they change what waits, whoever wrote the first part of it is an author still.
+    earlier: dict[str, set[str]] = {}
+    for row in known.values():
+        earlier.setdefault(row["scope"], set()).update(_waiting(row).authors)
     fresh: list[str] = []
     kept: set[str] = set()
     for subject, lacking in found:
@@ -263,7 +269,13 @@ def write_waiting(
             waiting=name,
             scope=subject.scope,
             document=canonical_json(
-                _document(subject, lacking, _waiting(before).authors if before else authors)
+                _document(
+                    subject,
+                    lacking,
+                    _waiting(before).authors
+                    if before
+                    else sorted({*authors, *earlier.get(subject.scope, ())}),
+                )
             ).decode(),
             commit=commit,
             since=before["since"] if before else now,

@@ -42,7 +42,7 @@ def approvals_command(state: Path, as_json: bool) -> None:
             click.echo(click.style(head, bold=True) + f"  since {moment(one.since)} UTC")
             places = one.places or ("",) * len(one.what)
             for text, place in zip(one.what, places, strict=True):
-                click.echo(f"  {short(printable(text), 96)}")
+                click.echo(f"  {short(printable(text), 94)}")
                 if place:
                     click.echo(click.style(f"    {printable(place)}", dim=True))
             click.echo(f"  needs {_needs(one.needs, one.authors)}")
@@ -56,7 +56,9 @@ def approvals_command(state: Path, as_json: bool) -> None:
 def _needs(needs: tuple[tuple[str, ...], ...], authors: tuple[str, ...]) -> str:
     if not needs:
         return "an operator's decision"
-    sets = [" or ".join(owners) if owners else "an owner: nobody owns this yet" for owners in needs]
+    sets = [
+        " or ".join(owners) if owners else "an operator: nobody owns this yet" for owners in needs
+    ]
     but = f"; not {', '.join(authors)}, who made the change" if authors else ""
     return printable(" and ".join(sets) + but)
 

@@ -44,7 +44,8 @@ def plan_command(
     """Show what a change of the config repo in DIRECTORY can newly do, touch and cost.
 
     Compares two commits, or a commit and the work directory as it is; fetches nothing. Exit code 4
-    when somebody has to approve something, 1 when the change is invalid, else 0.
+    when somebody has to approve something; 1 when the change is invalid, or agents collide or could
+    be made to send data away; else 0.
     """
     from reconciler.operations import planning
 
@@ -54,7 +55,7 @@ def plan_command(
             {
                 "base": found.base,
                 "head": found.head,
-                "valid": not found.errors,
+                "valid": not found.failed,
                 "findings": [finding.as_json() for finding in found.findings],
                 "plan": {**found.plan.as_json(), "digest": found.plan.digest}
                 if found.plan
@@ -70,7 +71,7 @@ def plan_command(
         click.echo(planning.comment(found.plan, live=found.base), nl=False)
     else:
         _terminal(found)
-    sys.exit(NEGATIVE if found.errors else WAITING if found.asked else 0)
+    sys.exit(NEGATIVE if found.failed else WAITING if found.asked else 0)
 
 
 def _terminal(found: object) -> None:

@@ -112,7 +112,13 @@ _WORDS = {
     "rollout.held": ("held", "yellow"),
     "rollout.cancelled": ("cancelled", "yellow"),
     "rollout.rolled_back": ("rolled back", "red"),
+    "rollout.judged": ("judged", "cyan"),
     "rollout.awaiting_approval": ("waiting", "yellow"),
+    "in_force.baseline": ("baseline", "blue"),
+    "in_force.waits": ("waiting", "yellow"),
+    "in_force.approved": ("in force", "green"),
+    "approve": ("approved", "green"),
+    "pull.reject": ("refused", "red"),
     "run.start": ("run", "blue"),
     "run.end": ("ended", "blue"),
 }

@@ -71,7 +71,13 @@ def status_command(state: Path, as_json: bool) -> None:
         table(
             ("agent", "candidate", "state", "since (UTC)", "reason"),
             [
-                (r.agent, r.candidate, r.state, moment(r.since), short(printable(r.reason), 90))
+                (
+                    r.agent + (f" (#{r.pull})" if r.pull else ""),
+                    r.candidate,
+                    r.state,
+                    moment(r.since),
+                    short(printable(r.reason), 90),
+                )
                 for r in rollouts
             ],
             right=frozenset(),

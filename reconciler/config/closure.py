@@ -172,6 +172,31 @@ def changed_answers(answers: Mapping[Need, Hashable], history: History) -> set[N
     return {need for need, answer in answers.items() if ask(history, need) != answer}
 
 
+class Users:
+    """Who ever needed what, by need: those whom a change may reach are found without a look at
+    the others.
+
+    Shared by all loads that go on from one, and only ever grown: a name that is found may need
+    something else by now, so whoever asks compares with the needs it has.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[Need, set[str]] = {}
+
+    def note(self, name: str, needs: Iterable[Need]) -> None:
+        """`name` needs all of these."""
+        for need in needs:
+            known = self._names.get(need)
+            if known is None:
+                self._names[need] = {name}
+            else:
+                known.add(name)
+
+    def of(self, needs: Iterable[Need]) -> set[str]:
+        """Everybody who ever needed one of these."""
+        return set[str]().union(*(self._names.get(need, ()) for need in needs))
+
+
 class Stale:
     """Which needs have, or may have, another answer than when they were noted."""
 
@@ -196,6 +221,17 @@ class Stale:
         if self.touched.turned:
             found |= {key for key, result in results.items() if self._turned(result.needs)}
         return found
+
+    def among_users(self, results: Mapping[str, Result], users: Users) -> set[str]:
+        """As `among`, of results whose needs `users` was told."""
+        if self.touched.turned:
+            return self.among(results)
+        fresh = self._needs.isdisjoint
+        return {
+            name
+            for name in users.of(self._needs)
+            if (result := results.get(name)) is not None and not fresh(result.needs)
+        }
 
     def _turned(self, needs: frozenset[Need]) -> bool:
         turned = self.touched.is_turned

@@ -13,14 +13,13 @@ from typing import TypeVar
 
 from gateway.values import AgentName
 from reconciler.config.fleet import Claim
-from reconciler.config.grants import handed_over, overlap
+from reconciler.config.globs import MOST_STEPS, SPECIAL, Meter, can_meet
+from reconciler.config.grants import handed_over
 from reconciler.config.renames import wrong_renames
 from reconciler.findings import Finding, Place, Severity, quoted
 
 K = TypeVar("K")
 
-MOST_COMPARISONS = 2_000_000
-"""Pairs of claims compared in one realm. Only claims without a literal beginning get near it."""
 MOST_REPORTED = 20
 """Others named for one claim: a list that nobody reads to its end helps nobody."""
 
@@ -186,24 +185,32 @@ def _meetings(holders: Iterable[Holder]) -> Found:
     In order of their literal beginnings: two patterns can only meet when the beginning of one is
     a beginning of the other's, so each is compared with those above it and not with all.
     """
+    holders = tuple(holders)
+    by_name = {holder.name: holder for holder in holders}
     claims = sorted(
         ((_literal(claim.pattern), holder.path, n, holder, claim)
-         for holder in holders for n, claim in enumerate(holder.owns or ())),
+         for holder in holders for n, claim in enumerate(holder.owns or ())
+         if not _given_away(holder, claim, by_name)),
         key=lambda row: row[:3],
     )  # fmt: skip
     found: dict[str, list[Finding]] = {}
     named: dict[tuple[str, Place], int] = {}
     above: list[tuple[str, Owned]] = []
-    left = MOST_COMPARISONS
-    for literal, path, _, holder, claim in claims:
+    wide: set[tuple[str, Place]] = set()
+    meter = Meter(MOST_STEPS)
+    for literal, _path, _n, holder, claim in claims:
         while above and not literal.startswith(above[-1][0]):
             above.pop()
-        left -= len(above)
-        if left < 0:
-            found.setdefault(path, []).append(_too_many(claim))
-            continue
         for _, other in above:
-            if other[0] is holder or not _collide((holder, claim), other):
+            if other[0] is holder:
+                continue
+            if meter.ended:
+                # Of two that nobody could compare, the one that means more is refused.
+                if (other[0].path, other[1].place) not in wide:
+                    wide.add((other[0].path, other[1].place))
+                    found.setdefault(other[0].path, []).append(_too_many(other[1]))
+                continue
+            if not _collide((holder, claim), other, meter):
                 continue
             for (one, mine), (two, theirs) in (((holder, claim), other), (other, (holder, claim))):
                 key = (one.path, mine.place)
@@ -216,24 +223,31 @@ def _meetings(holders: Iterable[Holder]) -> Found:
 
 def _literal(pattern: str) -> str:
     """The text before the first wildcard: whatever matches begins with it."""
-    for index, character in enumerate(pattern):
-        if character in "*?[":
-            return pattern[:index]
-    return pattern
+    bare = pattern.lstrip("/")
+    for index, character in enumerate(bare):
+        if character in SPECIAL:
+            return bare[:index]
+    return bare
 
 
-def _collide(one: Owned, other: Owned) -> bool:
+def _collide(one: Owned, other: Owned, meter: Meter) -> bool:
     (mine, claim), (theirs, twin) = one, other
-    if claim.realm != twin.realm or not overlap(claim.pattern, twin.pattern):
+    if not can_meet(claim.pattern, twin.pattern, meter=meter):
         return False
     return handed_over(mine.name, claim, theirs.name, twin) is None
+
+
+def _given_away(holder: Holder, claim: Claim, by_name: Mapping[AgentName, Holder]) -> bool:
+    """Whether it is handed over, both sides agreeing: the taker's claim counts then, not this."""
+    taker = by_name.get(claim.given_to) if claim.given_to is not None else None
+    return taker is not None and taker is not holder and _takes(taker, claim, holder.name)
 
 
 def _takes(holder: Holder, claim: Claim, giver: AgentName) -> bool:
     return any(
         mine.taken_from == giver
         and mine.realm == claim.realm
-        and overlap(mine.pattern, claim.pattern)
+        and can_meet(mine.pattern, claim.pattern)
         for mine in holder.owns or ()
     )
 

@@ -229,16 +229,16 @@ class Sentinel:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Suite:
-    """Cases and sentinels, each by id."""
+    """Cases and sentinels, each by id. Without slots, so that its digest is computed once."""
 
     name: str
     path: str
     cases: tuple[Case, ...]
     sentinels: tuple[Sentinel, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of what is asked and how it is judged; names of files do not count."""
         return content_hash(
@@ -362,6 +362,10 @@ class Loaded:
     """Everything found, in any order: put in order only when somebody asks."""
     memory: object = field(default=None, repr=False)
     """What the next load goes on from; nobody else's business."""
+    mark: object = field(default_factory=object, repr=False)
+    """Stands for this outcome, without keeping it."""
+    since: tuple[object, frozenset[AgentName]] | None = field(default=None, repr=False)
+    """The mark of the outcome it was made from, and all agents that may differ from that."""
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from sys import intern
 
 from gateway.policy import Access, Policy, ToolServer
@@ -148,17 +147,6 @@ def _has(server: ToolServer, tool: str, argument: str) -> bool:
 
 def _globs(value: object) -> tuple[str, ...]:
     return tuple(sorted(set(value))) if isinstance(value, list) else (str(value),)
-
-
-def overlap(one: str, other: str) -> bool:
-    """Whether two globs can mean the same thing: equal, or one matches the other's text."""
-    if one == other:
-        return True
-    return any(
-        fnmatchcase(text, pattern)
-        for text, pattern in ((one, other), (other, one))
-        if any(wild in pattern for wild in "*?[")
-    )
 
 
 def handed_over(

@@ -24,6 +24,7 @@ from reconciler.config.closure import (
     AskedHistory,
     SharedView,
     Stale,
+    Users,
     changed_answers,
     changed_values,
 )
@@ -32,10 +33,12 @@ from reconciler.config.drafts import AGENTS, Draft, Folder, read_folder
 from reconciler.config.outcome import Outcome, outcome_of
 from reconciler.config.reader import Memo, Notes, Once, Reader
 from reconciler.config.shared import Shared, read_shared
+from reconciler.config.skills import FOLDER as SKILLS
 from reconciler.config.skills import read_skill, skill_names
 from reconciler.config.tracing import Need, Trace
 from reconciler.config.versions import NO_HISTORY, History
 from reconciler.findings import Finding, Place, Severity, tidy
+from reconciler.source.paths import split_path
 from reconciler.source.tree import Kind, LinkedTree, UnsafePath, changed_paths
 from reconciler.source.watched import Touched, Watched
 
@@ -64,6 +67,11 @@ class _Memory:
     skills: _Part
     kept: dict[Need, Once]
     folders: Mapping[str, Folder]
+    users: Users
+    unresolved: frozenset[str]
+    """Folders that were read while the shared files were in error."""
+    telling: frozenset[str]
+    """Folders that something was found in."""
     collisions: Collisions
     outcome: Outcome
 
@@ -92,10 +100,12 @@ def load(
         return previous
     try:
         paths = changed_paths(before.tree, tree)
+        for path in paths:
+            split_path(path)
+        stale = Stale(Touched(before.tree, tree, paths))
     except UnsafePath:  # a name that cannot be listed: nothing can be told apart
         with _undisturbed():
             return _Loading(tree, history, before.memo, None, None).loaded(None)
-    stale = Stale(Touched(before.tree, tree, paths))
     stale.add(asked)
     return _Loading(tree, history, memo or before.memo, before, stale).loaded(previous)
 
@@ -136,6 +146,7 @@ class _Loading:
         """Results for several agents that do not hold, or may not."""
         self.again: set[str] = set()
         """Folders that are read again, or are gone."""
+        self.users = before.users if before is not None else Users()
         self.answers: Answers = dict(before.answers) if before is not None else {}
         self.reader = Reader(
             Watched(tree, trace.note),
@@ -183,6 +194,7 @@ class _Loading:
             before=before.outcome if before else None,
             changed=(*gone, *come),
         )
+        told = self._following(before.telling if before else frozenset(), folders, _tells)
         fleet = None
         if not blocked and previous is not None and previous.fleet and self._same(shared):
             fleet = replace(previous.fleet, agents=outcome.agents)
@@ -198,13 +210,31 @@ class _Loading:
             skills=skills,
             kept=self.reader.kept,
             folders=folders,
+            users=self.users,
+            unresolved=self._following(
+                before.unresolved if before else frozenset(), folders, lambda f: not f.resolved
+            ),
+            telling=told,
             collisions=collisions,
             outcome=outcome,
         )
         parts = (*shared.findings, *listing.findings, *skills.findings)
         return values.Loaded(
-            fleet, outcome.broken, lambda: (*parts, *outcome.findings(folders)), memory
+            fleet,
+            outcome.broken,
+            lambda: (*parts, *outcome.findings(folders[name] for name in told)),
+            memory,
+            since=None
+            if previous is None or outcome.moved is None
+            else (previous.mark, outcome.moved),
         )
+
+    def _following(
+        self, before: frozenset[str], folders: Mapping[str, Folder], test: Callable[[Folder], bool]
+    ) -> frozenset[str]:
+        """The folders of which something holds, when it did of these and some were read again."""
+        now = {name for name in self.again if name in folders and test(folders[name])}
+        return before if not before & self.again and not now else (before - self.again) | now
 
     def _same(self, shared: _Part) -> bool:
         return self.before is not None and self.before.shared is shared
@@ -228,6 +258,10 @@ class _Loading:
             return ()
 
     def _read_skills(self, notes: Notes) -> None:
+        try:
+            self.reader.names(SKILLS)
+        except UnsafePath as unsafe:
+            notes.error("unsafe-path", Place(SKILLS), str(unsafe), "rename it")
         for name in skill_names(self.reader):
             read_skill(self.reader, name, notes)
 
@@ -252,20 +286,29 @@ class _Loading:
         assert isinstance(names, tuple)
         if before is None or stale is None:
             self.again = set(names)
-            return {name: read_folder(self.reader, name, view) for name in names}
-        again = stale.among(before.folders) | stale.touched.below(AGENTS)
+            return {name: self._read(name, view) for name in names}
+        again = stale.among_users(before.folders, self.users) | stale.touched.below(AGENTS)
         if shared is not None:
-            again |= {name for name, folder in before.folders.items() if not folder.resolved}
+            again |= before.unresolved
         found = dict(before.folders)
         if listing is not before.listing:
             again |= set(names) ^ found.keys()
             found = {name: found.get(name, _NOTHING) for name in names}
         self.again = again
         for name in again & found.keys():
-            folder = read_folder(self.reader, name, view)
+            folder = self._read(name, view)
             old = before.folders.get(name)
             found[name] = folder if old is None else _same_objects(folder, old)
         return found
+
+    def _read(self, name: str, shared: Shared | None) -> Folder:
+        folder = read_folder(self.reader, name, shared)
+        self.users.note(name, folder.needs)
+        return folder
+
+
+def _tells(folder: Folder) -> bool:
+    return any(draft.findings for draft in folder.drafts)
 
 
 _NOTHING = Folder((), frozenset(), False)

@@ -29,10 +29,12 @@ class Outcome:
     """Paths of those among them that are errors."""
     agents: Mapping[AgentName, AgentConfig]
     broken: Mapping[AgentName, tuple[Finding, ...]]
+    moved: frozenset[AgentName] | None = None
+    """All that may differ from the outcome before; None: it was not made from one."""
 
-    def findings(self, folders: Folders) -> Iterator[Finding]:
-        """Those of agents, in any order."""
-        for folder in folders.values():
+    def findings(self, folders: Iterable[Folder]) -> Iterator[Finding]:
+        """Those of agents, in any order; of the folders that have some."""
+        for folder in folders:
             for draft in folder.drafts:
                 yield from draft.form if self.blocked else draft.findings
         for some in self.extra.values():
@@ -81,7 +83,7 @@ def outcome_of(
         _set(bad, name, found.get(name))
     if not names.issubset(before.agents):
         now = _ordered(now)
-    return Outcome(blocked, extra, refused, now, _ordered(bad))
+    return Outcome(blocked, extra, refused, now, _ordered(bad), frozenset(names))
 
 
 def _set(found: dict[AgentName, V], name: AgentName, value: V | None) -> None:

@@ -8,6 +8,7 @@ and says what is wrong and where. So this may refuse too much, and never too lit
 
 from __future__ import annotations
 
+import operator
 import re
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ from reconciler.config.secrets import secret_kind
 MAX_DEPTH = 40
 MOST_TEXT = 50_000
 """Characters. A document that is larger may hold more values than are allowed: see `positions`."""
+
+MOST_INDICATORS = 400
+"""Levels that C takes without harm."""
 
 SHARED = 64
 """Texts of at most so many characters are one object however many documents have them: thousands
@@ -40,6 +44,10 @@ class _Composer(yaml.CSafeLoader):
 
     depth = 0
 
+    def __init__(self, text: str) -> None:
+        # Not CSafeLoader's: that prepares a constructor and a resolver, which nobody asks here.
+        yaml.cyaml.CParser.__init__(self, text)
+
     def descend_resolver(self, parent: Any, index: Any) -> None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
@@ -50,6 +58,19 @@ class _Composer(yaml.CSafeLoader):
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         return implicit
+
+
+class _Shallow(_Composer):
+    """As `_Composer`, of a text that cannot be deep enough to harm C: no Python for each node."""
+
+    descend_resolver = staticmethod(operator.is_)
+    ascend_resolver = staticmethod(tuple)
+
+
+def _composer(text: str) -> _Composer:
+    # Each level needs an indicator of its own, so there are at most so many levels as those.
+    shallow = sum(map(text.count, "[{-:?")) <= MOST_INDICATORS
+    return _Shallow(text) if shallow else _Composer(text)
 
 
 class Plain:
@@ -103,7 +124,7 @@ def plain(text: str) -> Plain | None:
     # An anchor or an alias needs this character; a C1 or a tag is seen later.
     if len(text) > MOST_TEXT or "&" in text:
         return None
-    loader = _Composer(text)
+    loader = _composer(text)
     texts: list[str] = []
     try:
         node = loader.get_single_node()
@@ -118,8 +139,8 @@ def plain(text: str) -> Plain | None:
     return None if secret_kind("\n".join(texts)) else Plain(data, node)
 
 
-def _data(node: yaml.Node, texts: list[str]) -> Any:
-    if type(node.tag) is str:
+def _data(node: yaml.Node, texts: list[str], depth: int = 1) -> Any:
+    if type(node.tag) is str or depth > MAX_DEPTH:
         raise _Unusual
     value = node.value
     if isinstance(node, yaml.ScalarNode):
@@ -128,13 +149,13 @@ def _data(node: yaml.Node, texts: list[str]) -> Any:
             value = sys.intern(value)
         return resolve(value) if node.tag[0] and not node.style else value
     if isinstance(node, yaml.SequenceNode):
-        return [_data(item, texts) for item in value]
+        return [_data(item, texts, depth + 1) for item in value]
     found: dict[str, Any] = {}
     for name, item in value:
         key = name.value
         if type(key) is not str or not key or key in found or key == "<<":
             raise _Unusual
-        found[key] = _data(item, texts)
+        found[key] = _data(item, texts, depth + 1)
     return found
 
 

@@ -27,10 +27,14 @@ MAX_NODES = 100_000
 """Counted after aliases are expanded: an alias bomb is refused before anything walks it."""
 
 # C0 and C1 controls but tab and newlines, and characters that reorder the text on screen: a
-# reviewer must see what the parser sees.
+# reviewer must see what the parser sees. To YAML U+0085, U+2028 and U+2029 end a line and so a
+# comment, which most editors do not show; a model reads tag characters, which nobody sees at all.
 _FORBIDDEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufffe\uffff"
+    "\U000e0000-\U000e007f]"
 )
+_SHOWN = bytes([*b"\t\n", *range(0x20, 0x7F)])
+"""ASCII that needs no second look: it is on the screen, or the end of a line."""
 
 
 class Refused(Exception):
@@ -51,17 +55,19 @@ def decode(file: str, raw: bytes, *, limit: int = MAX_BYTES) -> str:
             "split it, or keep data out of the config repo",
         )
     try:
+        if raw.isascii() and not raw.translate(None, _SHOWN):
+            return raw.decode("ascii")  # nearly every file: nothing in it to be looked for
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         start = 3 if raw.startswith(b"\xef\xbb\xbf") else 0
-        before = raw[start : start + error.start].decode("utf-8", "replace")
+        before = _with_line_feeds(raw[start : start + error.start].decode("utf-8", "replace"))
         raise _refused(
             "encoding",
             _position(file, before, len(before)),
             f"byte 0x{raw[start + error.start]:02x} is not UTF-8",
             "save the file as UTF-8",
         ) from None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = _with_line_feeds(text)
     bad = _FORBIDDEN.search(text)
     if bad:
         raise _refused(
@@ -71,6 +77,10 @@ def decode(file: str, raw: bytes, *, limit: int = MAX_BYTES) -> str:
             "remove it",
         )
     return text
+
+
+def _with_line_feeds(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse(file: str, raw: bytes) -> Document:

@@ -228,7 +228,7 @@ class Reader:
                     self._near[what, path] = make(path, self.tree.read(path, limit=limit))
                 near: T = self._near[what, path]
                 return near
-            key = (what, path, str(self.tree.oid(path)))
+            key = (what, path, str(self.tree.file_oid(path)))
             return self.memo.get(key, lambda: make(path, self.tree.read(path, limit=limit)))
         except MissingPath as missing:
             message = f"there is no {what} {quoted(path)}"
@@ -250,21 +250,22 @@ class Reader:
             notes.error("unsafe-path", asked, f"{quoted(path)}: {unsafe.reason}")
         return None
 
-    def names(self, path: str, *kinds: Kind) -> list[str]:
+    def names(self, path: str, *kinds: Kind, lenient: bool = False) -> list[str]:
         """Names of the given kinds in a directory; nothing when there is none. UnsafePath."""
         try:
-            return [e.name for e in self.tree.entries(path) if not kinds or e.kind in kinds]
+            found = self.tree.entries(path, lenient=lenient)
+            return [e.name for e in found if not kinds or e.kind in kinds]
         except MissingPath:
             return []
 
     def listing(self, path: str, *kinds: Kind) -> list[str]:
-        """As `names`, remembered, and nothing for a directory that is not safe to list."""
+        """As `names`, remembered; a name that must not be used is nobody's and left out."""
         key = (path, *kinds)
         known = self._listings.get(key)
         if known is None:
             with self.trace.of() as needs:
                 try:
-                    names = self.names(path, *kinds)
+                    names = self.names(path, *kinds, lenient=True)
                 except UnsafePath:
                     names = []
             known = self._listings[key] = self._watched(names, needs)

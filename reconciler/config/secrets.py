@@ -61,6 +61,19 @@ _MARKS = (
     *("eyJ", "-----BEGIN"),
 )
 """What a text must hold for any pattern to match: looking for these first is far cheaper."""
+_SHARED = ("gl", "_", "A", "s", "x", "")
+
+
+def _grouped() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The marks by something short that all of a group hold: most texts lack most of those."""
+    left, groups = list(_MARKS), []
+    for needed in _SHARED:
+        groups.append((needed, tuple(mark for mark in left if needed in mark)))
+        left = [mark for mark in left if needed not in mark]
+    return tuple(groups)
+
+
+_GROUPS = _grouped()
 _NAMES = ("key", "token", "passw", "secret", "credential")
 
 _NAMED = re.compile(
@@ -85,7 +98,12 @@ def secret_kind(text: str) -> str | None:
 
 
 def _marked(text: str) -> bool:
-    return any(mark in text for mark in _MARKS)
+    for needed, marks in _GROUPS:
+        if needed in text:
+            for mark in marks:
+                if mark in text:
+                    return True
+    return False
 
 
 def secret_offset(text: str) -> tuple[int, str] | None:

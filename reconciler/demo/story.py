@@ -6,6 +6,7 @@ A chapter that does not end as told raises StoryFailed: the demo is a test that 
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,13 +15,11 @@ from pathlib import Path
 
 import click
 
-from gateway.database import Row
 from gateway.values import show_usd
-from reconciler.demo import tracker
+from reconciler.demo import found, pulls, tracker
+from reconciler.demo.found import expect
+from reconciler.demo.telling import LINE
 from reconciler.demo.world import HERE, StoryFailed, World, build, key_of
-from runner.spec import RunOutcome
-
-LINE = 96
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ def tell(*, folder: Path | None, model: str | None, environment: dict[str, str])
         return 3
     started = time.monotonic()
     click.echo(f"Interlock demo in {place}")
-    told: list[tuple[Chapter, str, float]] = []
+    told: list[float] = []
+    bought = 0
     try:
         with build(place, environment, model=model) as world:
             for number, chapter in enumerate(CHAPTERS, 1):
@@ -56,8 +56,10 @@ def tell(*, folder: Path | None, model: str | None, environment: dict[str, str])
                 _heading(world, number, chapter)
                 summary = chapter.tell(world)
                 click.echo(click.style("✓ ", fg="green") + summary)
-                told.append((chapter, summary, time.monotonic() - begun))
-            _last_screen(world, told, time.monotonic() - started)
+                told.append(time.monotonic() - begun)
+                # The record keeps verdicts, not eval runs: after a rebuild there are none.
+                bought = max(bought, found.evals(world))
+            _last_screen(world, told, bought, time.monotonic() - started)
     except StoryFailed as error:
         click.echo(click.style("✗ ", fg="red") + f"the story went another way: {error}", err=True)
         click.echo(f"  everything is still in {place}; logs in {place}/state/logs", err=True)
@@ -68,8 +70,8 @@ def tell(*, folder: Path | None, model: str | None, environment: dict[str, str])
 def first_release(world: World) -> str:
     """The first commit compiles, is gated against its threshold, and is promoted."""
     world.reconcile()
-    rollout = _rollout(world, "ci-triage")
-    _expect(rollout["state"] == "promoted", f"ci-triage's first release is {rollout['state']}")
+    rollout = found.rollout(world, "ci-triage")
+    expect(rollout["state"] == "promoted", f"ci-triage's first release is {rollout['state']}")
     n = world.rows("SELECT count(*) AS n FROM attempts WHERE rollout = :r", r=rollout["rollout"])
     return f"{rollout['candidate']} is live after {n[0]['n']} sandboxed eval runs"
 
@@ -82,60 +84,17 @@ def scheduled_runs(world: World) -> str:
             world.commit(world.project, changes / change, f"Billing: {change.replace('-', ' ')}")
         world.clock(f"{morning} 06:01")
         world.reconcile()
-    runs = _live(world, "ci-triage")
-    good = [r for r in runs if _outcome(r).accepted]
-    _expect(len(good) == 3, f"{len(good)} of {len(runs)} morning runs were accepted")
+    runs = found.live(world, "ci-triage")
+    good = [r for r in runs if found.outcome(r).accepted]
+    expect(len(good) == 3, f"{len(good)} of {len(runs)} morning runs were accepted")
     roles = world.rows(
         "SELECT role, sum(cost_nano) AS cost FROM calls WHERE run = :run AND kind = 'model'"
         " GROUP BY role ORDER BY role",
         run=runs[-1]["run"],
     )
-    _expect(len(roles) >= 2, "the checker has no calls of its own")
+    expect(len(roles) >= 2, "the checker has no calls of its own")
     costs = ", ".join(f"{r['role']} {show_usd(r['cost'])}" for r in roles)
     return f"3 of 3 mornings repaired and accepted; the last one cost {costs}"
-
-
-def worse_commit(world: World) -> str:
-    """A commit that makes the loop worse does not pass the gate; stable is untouched."""
-    stable = _stable(world, "ci-triage")
-    world.clock("wed 11:00")
-    world.commit(world.config, HERE / "changes" / "worse", "ci-triage: be quick, skip the reading")
-    world.reconcile()
-    rollout = _rollout(world, "ci-triage")
-    _expect(rollout["state"] == "rejected", f"the worse release is {rollout['state']}")
-    _expect(_stable(world, "ci-triage") == stable, "stable was touched")
-    return f"{rollout['candidate']} is rejected; {stable} goes on untouched"
-
-
-def harmful_canary(world: World) -> str:
-    """A commit passes offline, harms in its canary, and is taken back before the next run."""
-    stable = _stable(world, "ci-triage")
-    world.clock("wed 14:00")
-    world.commit(
-        world.config, HERE / "changes" / "stale-tests", "ci-triage: correct outdated test values"
-    )
-    world.reconcile()
-    rollout = _rollout(world, "ci-triage")
-    _expect(rollout["state"] == "canary", f"the release that harms live is {rollout['state']}")
-    world.commit(
-        world.project, HERE / "project-changes" / "recorded-value", "Billing: round half a cent"
-    )
-    world.clock("thu 06:01")
-    world.reconcile()
-    rollout = _rollout(world, "ci-triage", rollout["rollout"])
-    _expect(rollout["state"] == "rolled_back", f"after harm the rollout is {rollout['state']}")
-    barred = world.rows("SELECT * FROM quarantine WHERE digest = :d", d=rollout["candidate"])
-    held = world.rows("SELECT * FROM holds WHERE agent = 'ci-triage' AND lifted_at IS NULL")
-    _expect(bool(barred and held), "no quarantine or no hold after the rollback")
-    world.clock("fri 06:01")
-    world.reconcile()
-    last = _live(world, "ci-triage")[-1]
-    _expect(last["release"] == stable, f"the next run got {last['release']}")
-    _expect(bool(_outcome(last).accepted), "the next run on the old release was not accepted")
-    return (
-        f"{rollout['candidate']} is rolled back, quarantined and held; "
-        f"Friday's run got {stable} again"
-    )
 
 
 def stopped_loops(world: World) -> str:
@@ -149,10 +108,11 @@ def stopped_loops(world: World) -> str:
     world.interlock("run", "release-notes", "--key", "demo-budget", "--input", "Draft the notes.")
     world.reconcile()
     (world.folder / "tracker" / "broken").unlink()
-    stalled = _outcome(_live(world, "dependency-audit")[-1])
-    broke = _outcome(_live(world, "release-notes")[-1])
-    _expect(stalled.stop == "stalled", f"dependency-audit ended with {stalled.stop}")
-    _expect(broke.stop == "cost_budget", f"release-notes ended with {broke.stop}")
+    expect(found.waiting(world) == [], f"after the revert {found.waiting(world)} waits")
+    stalled = found.outcome(found.live(world, "dependency-audit")[-1])
+    broke = found.outcome(found.live(world, "release-notes")[-1])
+    expect(stalled.stop == "stalled", f"dependency-audit ended with {stalled.stop}")
+    expect(broke.stop == "cost_budget", f"release-notes ended with {broke.stop}")
     return (
         f"dependency-audit: {stalled.stop} ({stalled.stall}) after {stalled.steps} steps; "
         f"release-notes: {broke.stop} after {show_usd(broke.cost_nano)}"
@@ -176,25 +136,33 @@ def crash_and_rebuild(world: World) -> str:
 
     world.reconcile_until(effect_is_done)
     half = world.rows("SELECT status FROM runs WHERE run = :run", run=run)[0]["status"]
+    if sys.stdout.isatty():
+        click.echo("\r\x1b[2K", nl=False)  # the killed job's moving line
     click.echo(f"  SIGKILL right after the change request was opened; the run is {half!r}")
-    _expect(half != "finished", "the run had ended before the kill")
+    expect(half != "finished", "the run had ended before the kill")
     world.reconcile()
-    outcome = _outcome(world.rows("SELECT * FROM runs WHERE run = :run", run=run)[0])
-    _expect(bool(outcome.accepted), f"after the restart the run ended with {outcome.stop}")
+    outcome = found.outcome(world.rows("SELECT * FROM runs WHERE run = :run", run=run)[0])
+    expect(bool(outcome.accepted), f"after the restart the run ended with {outcome.stop}")
     effects = len(tracker.effects(world.folder / "tracker")) - before
-    _expect(effects == 1, f"the tracker saw {effects} change requests of that run")
-    stable, runs = _stable(world, "ci-triage"), len(_live(world, "ci-triage"))
+    expect(effects == 1, f"the tracker saw {effects} change requests of that run")
+    stable, runs = found.stable(world, "ci-triage"), len(found.live(world, "ci-triage"))
+    granted, decided = found.tools(world, "release-notes"), found.decisions(world)
     shutil.rmtree(world.state)
     click.echo(f"  the whole state directory is deleted: {world.state}")
     world.interlock("rebuild", "--repo", str(world.config))
-    _expect(_stable(world, "ci-triage") == stable, "another release is stable after the rebuild")
-    _expect(len(_live(world, "ci-triage")) == runs, "runs are missing after the rebuild")
+    expect(
+        found.stable(world, "ci-triage") == stable, "another release is stable after the rebuild"
+    )
+    expect(len(found.live(world, "ci-triage")) == runs, "runs are missing after the rebuild")
+    expect(found.decisions(world) == decided, "approvals, or what is in force, is another")
     world.clock("mon 06:01")
     world.reconcile()
-    last = _live(world, "ci-triage")[-1]
-    _expect(last["release"] == stable, "the run after the rebuild got another release")
-    _expect(bool(_outcome(last).accepted), "the run after the rebuild was not accepted")
-    return "the run went on and ended; one change request, not two; git alone brought all back"
+    last = found.live(world, "ci-triage")[-1]
+    expect(last["release"] == stable, "the run after the rebuild got another release")
+    expect(bool(found.outcome(last).accepted), "the run after the rebuild was not accepted")
+    expect(found.tools(world, "release-notes") == granted, "what lena approved is asked for again")
+    expect(found.waiting(world) == [], f"after the rebuild {found.waiting(world)} waits")
+    return "the run went on; one change request, not two; git alone brought all back, approvals too"
 
 
 CHAPTERS = (
@@ -209,14 +177,24 @@ CHAPTERS = (
         scheduled_runs,
     ),
     Chapter(
-        "A commit that makes it worse",
-        "“Be quick, skip the reading.” Both releases run the suite, interleaved.",
-        worse_commit,
+        "A pull request that makes it worse",
+        "“Be quick, skip the reading.” Its head and what is live run the suite, interleaved.",
+        pulls.worse,
     ),
     Chapter(
-        "A commit that only harms in real life",
+        "A pull request that passes, and harms in real life",
         "“Correct outdated values in tests.” No case has one. The real project does.",
-        harmful_canary,
+        pulls.harmful,
+    ),
+    Chapter(
+        "A pull request that grabs a tool",
+        "release-notes would like to open change requests. Somebody who owns it has to say yes.",
+        pulls.grabbing,
+    ),
+    Chapter(
+        "A pull request that sends a key elsewhere",
+        "Two values in gateway/models.yaml, and openai’s calls, with its key, go to another host.",
+        pulls.stealing,
     ),
     Chapter(
         "Two loops against a broken world",
@@ -237,71 +215,54 @@ def _heading(world: World, number: int, chapter: Chapter) -> None:
     click.echo(f"   {chapter.intro}")
 
 
-def _last_screen(world: World, told: list[tuple[Chapter, str, float]], seconds: float) -> None:
+def _last_screen(world: World, told: list[float], bought: int, seconds: float) -> None:
     click.echo("\n" + "─" * LINE)
     click.echo(click.style("What was decided, and why", bold=True))
-    words = {"promoted": "green", "rejected": "red", "rolled_back": "red"}
     for row in world.rows(
         "SELECT * FROM rollouts WHERE agent = 'ci-triage' ORDER BY opened_at, rollout"
     ):
-        state = click.style(f"{row['state']:<12}", fg=words.get(row["state"], "yellow"))
-        click.echo(f"  {state} {row['candidate']}  {_short(row['reason'], LINE - 34)}")
+        by = f"#{row['pull']}: " if row["pull"] else ""
+        _decided(row["state"], row["candidate"], by + row["reason"])
+    for row in world.rows("SELECT * FROM audit WHERE action LIKE 'in_force.%' ORDER BY seq"):
+        scope, _, what = row["reason"].partition(" ")
+        if row["action"] != "in_force.baseline":
+            _decided(row["action"].partition(".")[2], row["agent"] or scope, what)
     for key in ("demo-stall", "demo-budget", "demo-crash"):
         row = world.rows("SELECT * FROM runs WHERE occurrence = :o", o=f"manual:{key}")[0]
-        outcome = _outcome(row)
-        ending = _short(outcome.detail or outcome.summary, LINE - 34)
-        click.echo(f"  {outcome.stop:<12} {row['agent']:<16}  {ending}")
+        outcome = found.outcome(row)
+        _decided(outcome.stop, row["agent"], outcome.detail or outcome.summary)
     spent = world.rows("SELECT coalesce(sum(cost_nano), 0) AS n FROM calls")[0]["n"]
     click.echo(f"\n  model cost {show_usd(spent)} (at list prices; the offline model is free)")
-    click.echo(
-        f"  {len(told)} chapters in {seconds:.0f} s: " + ", ".join(f"{at:.0f}" for _, _, at in told)
-    )
-    click.echo(click.style("\nWhere the reports are", bold=True))
+    at = ", ".join(f"{chapter:.0f}" for chapter in told)
+    click.echo(f"  {len(told)} chapters, {bought} eval runs, {seconds:.0f} s: {at}")
+    click.echo(click.style("\nWhere it all stands", bold=True))
     click.echo(f"  branch interlock/reports of {world.config}")
+    click.echo("  pull requests with their plans and answers: branch interlock/pulls")
     click.echo(click.style("\nThree commands to try next", bold=True))
     click.echo(f"  export INTERLOCK_STATE={world.state}")
-    last = _live(world, "ci-triage")[-1]["run"]
+    last = found.live(world, "ci-triage")[-1]["run"]
     for command in (
         "interlock status",
         f"interlock trace {last}",
-        f"git -C {world.config} log --stat -3 interlock/reports",
+        "interlock pr show 3",
     ):
         click.echo(f"  {command}")
+
+
+_COLOURS = {
+    "promoted": "green",
+    "approved": "green",
+    "until_met": "green",
+    "rejected": "red",
+    "rolled_back": "red",
+}
+
+
+def _decided(word: str, what: str, why: str) -> None:
+    state = click.style(f"{word:<12}", fg=_COLOURS.get(word, "yellow"))
+    click.echo(f"  {state} {what:<16}  {_short(why.replace('`', ''), LINE - 33)}")
 
 
 def _short(text: str, width: int) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"
-
-
-def _expect(held: bool, otherwise: str) -> None:
-    if not held:
-        raise StoryFailed(otherwise)
-
-
-def _rollout(world: World, agent: str, rollout: str | None = None) -> Row:
-    rows = world.rows(
-        "SELECT * FROM rollouts WHERE agent = :agent AND (:id IS NULL OR rollout = :id)"
-        " ORDER BY opened_at DESC, rollout",
-        agent=agent,
-        id=rollout,
-    )
-    _expect(bool(rows), f"{agent} has no rollout")
-    return rows[0]
-
-
-def _stable(world: World, agent: str) -> str | None:
-    rows = world.rows("SELECT stable FROM pointers WHERE agent = :agent", agent=agent)
-    return str(rows[0]["stable"]) if rows else None
-
-
-def _live(world: World, agent: str) -> list[Row]:
-    return world.rows(
-        "SELECT * FROM runs WHERE agent = :agent AND purpose = 'live' AND status = 'finished'"
-        " ORDER BY created_at, run",
-        agent=agent,
-    )
-
-
-def _outcome(row: Row) -> RunOutcome:
-    return RunOutcome.model_validate_json(row["outcome"])

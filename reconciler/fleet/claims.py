@@ -1,4 +1,4 @@
-"""Who owns which artifact: claims of two agents that meet, and claims that change hands.
+"""Who owns which artifact: claims of two agents that meet, and claims that are handed over.
 
 An artifact has one owner. A hand-over needs both sides (`given_to` and `taken_from`), so that
 nobody takes a thing away by writing it into a file of their own.
@@ -13,12 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.values import AgentName
-from reconciler.config import Claim, Fleet
-from reconciler.findings import Place
-from reconciler.fleet.globs import can_meet, literal_prefix
+from reconciler.config import AgentConfig, Claim, Fleet
+from reconciler.config.globs import MOST_STEPS, Meter, can_meet, literal_prefix
 
-MOST_COMPARISONS = 2_000_000
-"""Pairs of patterns compared at most. Only globs without a literal beginning get anywhere near."""
 MOST_OVERLAPS = 10_000
 """Pairs reported at most: every agent claiming everything would give as many as agents squared."""
 
@@ -35,7 +32,8 @@ class Held:
 class Overlap:
     """Two agents whose claims can mean the same artifact, the first by name and place.
 
-    `handed_over`: the owner gives it and the other takes it, both in writing.
+    `handed_over`: the owner gives it and the other takes it, both in writing; or one of them has
+    given it to somebody else in this way, so that its claim counts for nothing any more.
     """
 
     one: Held
@@ -56,18 +54,6 @@ class Overlaps:
         return tuple(pair for pair in self.pairs if not pair.handed_over)
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A claim that is another agent's now; `agreed` when both wrote so, or it was renamed."""
-
-    realm: str
-    pattern: str
-    before: AgentName | None
-    after: AgentName | None
-    agreed: bool
-    place: Place
-
-
 def overlaps(fleet: Fleet) -> Overlaps:
     """Claims of different agents that can mean the same artifact, in the same realm."""
     by_realm: dict[str, list[Held]] = {}
@@ -75,65 +61,34 @@ def overlaps(fleet: Fleet) -> Overlaps:
         for claim in agent.owns:
             by_realm.setdefault(claim.realm, []).append(Held(name, claim))
     found: list[Overlap] = []
-    budget = [MOST_COMPARISONS]
+    meter = Meter(MOST_STEPS)
     for realm in sorted(by_realm):
-        for one, other in _meeting(by_realm[realm], budget):
-            found.append(_overlap(one, other))
+        for one, other in _meeting(by_realm[realm], meter):
+            found.append(_overlap(fleet, one, other))
             if len(found) >= MOST_OVERLAPS:
-                budget[0] = -1
-        if budget[0] < 0:
+                meter.left = -1
+        if meter.ended:
             break
-    return Overlaps(tuple(sorted(found, key=_by_place)), budget[0] >= 0)
+    return Overlaps(tuple(sorted(found, key=_by_place)), not meter.ended)
 
 
-def moves(before: Fleet, after: Fleet) -> tuple[Move, ...]:
-    """What changed hands between two fleets, by realm and pattern; claims made anew are no moves.
-
-    A claim that is only dropped has `after` None: nobody guards the artifact any more.
-    """
-    then, now = _holders(before), _holders(after)
-    found = []
-    for key in sorted(then):
-        old = then[key]
-        found += [
-            _move(old[0], held, after)
-            for held in now.get(key, ())
-            if all(held.agent != other.agent for other in old)
-        ]
-        if key not in now:
-            found.append(Move(*key, old[0].agent, None, False, old[0].claim.place))
-    return tuple(found)
+def owned(fleet: Fleet, agent: AgentConfig) -> tuple[Claim, ...]:
+    """Its claims, but for those that it has handed over with both sides agreeing."""
+    return tuple(claim for claim in agent.owns if not _given_away(fleet, agent.name, claim))
 
 
-def _move(old: Held, new: Held, after: Fleet) -> Move:
-    renamed = after.agents[new.agent].formerly == old.agent
-    gone = old.agent not in after.agents
-    given = gone or any(
-        claim.given_to == new.agent and claim.pattern == new.claim.pattern
-        for claim in after.agents[old.agent].owns
-    )
-    return Move(
-        realm=new.claim.realm,
-        pattern=new.claim.pattern,
-        before=old.agent,
-        after=new.agent,
-        agreed=renamed or (given and new.claim.taken_from == old.agent),
-        place=new.claim.place,
+def _given_away(fleet: Fleet, giver: AgentName, claim: Claim) -> bool:
+    taker = fleet.agents.get(claim.given_to) if claim.given_to is not None else None
+    return taker is not None and any(
+        mine.taken_from == giver
+        and mine.realm == claim.realm
+        and can_meet(mine.pattern, claim.pattern)
+        for mine in taker.owns
     )
 
 
-def _holders(fleet: Fleet) -> dict[tuple[str, str], list[Held]]:
-    """By (realm, pattern); a claim that is being given away still names who held it."""
-    found: dict[tuple[str, str], list[Held]] = {}
-    for name, agent in fleet.agents.items():
-        for claim in agent.owns:
-            if claim.given_to is None:
-                found.setdefault((claim.realm, claim.pattern), []).append(Held(name, claim))
-    return found
-
-
-def _meeting(claims: list[Held], budget: list[int]) -> Iterator[tuple[Held, Held]]:
-    """Pairs of different agents that meet; `budget` counts comparisons down, below 0 it ended."""
+def _meeting(claims: list[Held], meter: Meter) -> Iterator[tuple[Held, Held]]:
+    """Pairs of different agents that meet, until the meter has ended."""
     ordered = sorted(
         ((_beginning(held.claim), held) for held in claims),
         key=lambda each: (each[0], each[1].agent, each[1].claim.pattern, each[1].claim.place.line),
@@ -145,10 +100,9 @@ def _meeting(claims: list[Held], budget: list[int]) -> Iterator[tuple[Held, Held
         for _, other in above:
             if other.agent == held.agent:
                 continue
-            budget[0] -= 1
-            if budget[0] < 0:
+            if meter.ended:
                 return
-            if can_meet(other.claim.pattern, held.claim.pattern):
+            if can_meet(other.claim.pattern, held.claim.pattern, meter=meter):
                 yield other, held
         above.append((beginning, held))
 
@@ -157,12 +111,9 @@ def _beginning(claim: Claim) -> tuple[str, ...]:
     return tuple(part for part in literal_prefix(claim.pattern).split("/") if part)
 
 
-def _overlap(one: Held, other: Held) -> Overlap:
+def _overlap(fleet: Fleet, one: Held, other: Held) -> Overlap:
     first, second = sorted((one, other), key=lambda held: (held.agent, held.claim.place.line))
-    agreed = any(
-        a.claim.given_to == b.agent and b.claim.taken_from == a.agent
-        for a, b in ((first, second), (second, first))
-    )
+    agreed = any(_given_away(fleet, held.agent, held.claim) for held in (first, second))
     return Overlap(first, second, agreed)
 
 

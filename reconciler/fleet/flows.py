@@ -8,7 +8,7 @@ every hand-over, so an agent is looked at over all its roles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,8 @@ from reconciler.config import AgentConfig, GrantedTool, ParticipantConfig
 
 READS_FILES = frozenset({"shell", "read_file", "list_files"})
 """Built-in tools through which the workspace's files enter a role."""
+PAYLOADS = frozenset({"event", "webhook", "api"})
+"""Triggers whose runs begin with a text that somebody else wrote."""
 CHANGING = frozenset({Access.WRITE, Access.DESTRUCTIVE, Access.EGRESS})
 
 
@@ -141,23 +143,36 @@ def _use(name: str, tool: GrantedTool, role: ParticipantConfig, classes: Classes
 
 
 def sources_of(agent: AgentConfig, uses: tuple[ToolUse, ...]) -> tuple[Source, ...]:
-    """Where text enters the agent, its own instructions and skills not counted.
+    """Where text enters the agent, its own instructions and skills not counted."""
+    trigger = agent.trigger
+    reads = any(READS_FILES & set(role.builtin) for role in agent.participants)
+    return sources_from(
+        uses,
+        files=agent.workspace.git if agent.workspace is not None and reads else None,
+        trigger=trigger.kind,
+        what=trigger.what,
+        after=trigger.after,
+    )
+
+
+def sources_from(
+    uses: Iterable[ToolUse], *, files: str | None, trigger: str, what: str, after: Sequence[str]
+) -> tuple[Source, ...]:
+    """Where text enters: by tools, by `files` of a repository, by what a trigger carries.
 
     A repository's files and what a trigger carries are untrusted and internal; a tool's results
-    are what its classification says.
+    are what its classification says. `trigger`, `what` and `after` as in `TriggerConfig`.
     """
     found = [
         Source("tool", use.tool, use.trusted, use.sensitivity) for use in uses if use.gives_text
     ]
-    reads = any(READS_FILES & set(role.builtin) for role in agent.participants)
-    if agent.workspace is not None and reads:
-        found.append(Source("workspace", agent.workspace.git, False, Sensitivity.INTERNAL))
-    trigger = agent.trigger
-    if trigger.kind == "after":
-        handed = f"hand-over from {', '.join(trigger.after)}"
+    if files is not None:
+        found.append(Source("workspace", files, False, Sensitivity.INTERNAL))
+    if trigger == "after":
+        handed = f"hand-over from {', '.join(after)}"
         found.append(Source("hand-over", handed, False, Sensitivity.INTERNAL))
-    elif trigger.kind in ("event", "webhook", "api"):
-        payload = f"payload of {trigger.kind} {trigger.what}".strip()
+    elif trigger in PAYLOADS:
+        payload = f"payload of {trigger} {what}".strip()
         found.append(Source("trigger", payload, False, Sensitivity.INTERNAL))
     return tuple(dict.fromkeys(found))
 
@@ -188,3 +203,23 @@ def _may_not_go(source: Source, sink: ToolUse) -> bool:
         return True
     outward = sink.sends or sink.sensitivity is Sensitivity.PUBLIC
     return source.sensitivity is Sensitivity.INTERNAL and outward
+
+
+def leaks_told(found: Sequence[Flow]) -> str:
+    """What is wrong, for a sentence that begins with the agent: `reads …, sees … and may call …`.
+    `found` is not empty."""
+    first = found[0]
+    tools = list(dict.fromkeys(flow.sink.tool for flow in found))
+    more = f" and {len(tools) - 4} more" if len(tools) > 4 else ""
+    return (
+        f"reads {first.steer} (untrusted), sees {first.data} ({first.data.sensitivity}) and may "
+        f"call {', '.join(tools[:4])}{more} without approval"
+    )
+
+
+def leaks_fix(found: Sequence[Flow]) -> str:
+    """What takes the danger away. `found` is not empty."""
+    return (
+        f"add approvals: {{{found[0].sink.tool}: pause_for_human}}, or restrict its arguments to "
+        "one exact value each, or take one of the three away"
+    )

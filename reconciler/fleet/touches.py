@@ -11,6 +11,7 @@ from gateway.policy import BudgetRule, Provider, ToolServer
 from gateway.values import AgentName, NanoUSD, TeamName
 from reconciler.config import AgentConfig, Claim, Fleet, Loosened, TriggerConfig, WorkspaceConfig
 from reconciler.findings import Place
+from reconciler.fleet.claims import owned
 from reconciler.fleet.flows import Classes, Flow, Source, ToolUse, leaks, sources_of, uses_of
 from reconciler.fleet.owners import deciders, people_of
 
@@ -96,7 +97,7 @@ def touches(fleet: Fleet, agent: AgentConfig, *, classes: Classes | None = None)
         secrets=secrets_of(fleet, agent),
         sources=sources,
         leaks=leaks(sources, uses),
-        claims=agent.owns,
+        claims=owned(fleet, agent),
         spend=Spend(agent.limits.max_cost, budgets_of(fleet, agent)),
         trigger=agent.trigger,
         starts=tuple(n for n, other in fleet.agents.items() if agent.name in other.trigger.after),

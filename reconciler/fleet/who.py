@@ -15,10 +15,11 @@ from typing import Literal, get_args
 from gateway.policy import Access, Provider, ToolServer
 from gateway.values import AgentName
 from reconciler.config import AgentConfig, Fleet
+from reconciler.config.globs import can_meet, is_glob
 from reconciler.findings import Place
 from reconciler.fleet import touches
+from reconciler.fleet.claims import owned
 from reconciler.fleet.flows import Classes, ToolUse, uses_of
-from reconciler.fleet.globs import can_meet, is_glob
 
 Kind = Literal[
     "tool",
@@ -158,7 +159,7 @@ def _all(fleet: Fleet, agent: AgentConfig, classes: Classes) -> Iterator[Touch]:
         yield touch("host", host, "through the gateway")
     for secret in touches.secrets_of(fleet, agent):
         yield touch("secret", secret.reference, f"{secret.user}, to {', '.join(secret.hosts)}")
-    for claim in agent.owns:
+    for claim in owned(fleet, agent):
         yield touch("claim", claim.pattern, _claimed(claim.realm), claim.place)
     if agent.workspace is not None:
         source = agent.workspace

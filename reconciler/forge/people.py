@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MACHINES = frozenset({"noreply", "no-reply", "github", "gitlab", "gitea", "forgejo"})
 """Committers that only say which forge pressed the button."""
+OURS = frozenset({"Interlock", "Interlock forge"})
+"""Names under which Interlock itself commits: the record, and merges of the built-in forge."""
 
 _TOGETHER = re.compile(
     r"^co-authored-by:[ \t]*([^<\n]*)<([^>\n]*)>[ \t]*$", re.IGNORECASE | re.MULTILINE
@@ -55,7 +57,7 @@ def _people(commit: CommitInfo) -> Iterator[tuple[str, str]]:
 
 def _names(name: str) -> set[str]:
     name = " ".join(name.split())
-    if not name or name.casefold() in MACHINES or name == "Interlock":
+    if not name or name.casefold() in MACHINES or name in OURS:
         return set()
     words = name.split()
     return {name} if len(words) == 1 else {name, *(mark.join(words) for mark in ("", "-", "."))}

@@ -79,7 +79,9 @@ def approve_subject(
     now: Millis,
 ) -> None:
     """Keep one approval, with its audit line. Raises Refused when the actor may not give it."""
-    objection = decide.objection(subject, actor, teams=teams, author=is_author(actor, authors))
+    objection = decide.objection(
+        subject, actor, teams=teams, author=is_author(actor, authors), operator=pull is None
+    )
     if objection is not None:
         raise Refused(f"{subject.scope}: {objection}")
     store.approve(tx, subject, actor=actor, reason=reason, pull=pull, head=head, now=now)

@@ -14,6 +14,7 @@ from reconciler.fleet import explain as explaining
 from reconciler.fleet import lint as linting
 from reconciler.fleet import touches as touching
 from reconciler.fleet import who
+from reconciler.fleet.claims import owned
 from reconciler.fleet.explain import Explained as Explained
 from reconciler.fleet.explain import Row as Row
 from reconciler.fleet.flows import ToolUse as ToolUse
@@ -137,7 +138,10 @@ def graph(directory: Path) -> Drawn:
     """What starts what, and what each agent owns."""
     loaded = read(directory).loaded
     fleet = _fleet(loaded)
-    claims = {name: tuple(c.pattern for c in agent.owns) for name, agent in fleet.agents.items()}
+    claims = {
+        name: tuple(claim.pattern for claim in owned(fleet, agent))
+        for name, agent in fleet.agents.items()
+    }
     return Drawn(graph_of(fleet), claims, tuple(loaded.broken))
 
 

@@ -46,6 +46,11 @@ class Planned:
         return tuple(one for one in self.findings if one.severity is Severity.ERROR)
 
     @property
+    def failed(self) -> bool:
+        """Whether it is a no: something is in error, collides, or could leak data."""
+        return bool(self.errors) or (self.plan is not None and bool(self.plan.failing))
+
+    @property
     def asked(self) -> bool:
         """Whether somebody has to approve something."""
         return self.plan is not None and bool(self.plan.subjects)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.values import AgentName, Json, content_hash
-from reconciler.findings import Place
+from reconciler.findings import Finding, Place
 from reconciler.plan import capabilities, facts, leaves
 from reconciler.plan.capabilities import Power, capability
 from reconciler.plan.changes import AgentChange, Capability
@@ -22,6 +22,7 @@ from reconciler.plan.model import Loosening, Standing, Subject
 from reconciler.plan.phrases import plural, record, texts, tick
 from reconciler.plan.reach import Reach, reach_of
 from reconciler.plan.sides import HOMES
+from reconciler.plan.trifecta import compare_leaks
 
 WAITS = "pause_for_human"
 """What an approval says in defaults."""
@@ -42,6 +43,8 @@ class Compared:
     lost: tuple[Capability, ...]
     subject: Subject | None
     scopes: frozenset[str]
+    leaks: tuple[Finding, ...] = ()
+    collisions: tuple[Finding, ...] = ()
 
 
 def compare_agent(
@@ -59,6 +62,7 @@ def compare_agent(
     powers = capabilities.gained(then, now, new=desk.new)
     _powers(desk, powers, then, now)
     _destructive(desk, then, now)
+    leaks = compare_leaks(desk, then, now)
     changed = leaves.changed_between(old.release, after.release) if after.release else {}
     if not desk.new:
         _leaves(desk, changed)
@@ -73,7 +77,7 @@ def compare_agent(
             scope=f"agent/{name}",
             before=str(old.release.digest) if old.release else "",
             after=f"{digest}+{content_hash(dict(after.facts))[:12]}",
-            loosenings=tuple(sorted(set(desk.found), key=lambda one: (one.kind, one.text))),
+            loosenings=tuple(sorted(set(desk.found), key=_order)),
         )
     change = None
     if changed or desk.settings or subject or desk.new or former is not None:
@@ -96,7 +100,14 @@ def compare_agent(
         lost=tuple(sorted(capability(name, power) for power in capabilities.lost(then, now))),
         subject=subject,
         scopes=frozenset(desk.scopes),
+        leaks=leaks if change is not None else (),
+        collisions=tuple(desk.collisions),
     )
+
+
+def _order(one: Loosening) -> tuple[str, str, str, int, int, tuple[str, ...]]:
+    place = one.stricter or one.place
+    return one.kind, one.text, place.file, place.line, place.column, one.owners
 
 
 def _powers(
@@ -220,8 +231,13 @@ def _uses(desk: Desk, changed: Mapping[str, tuple[Json, Json]]) -> None:
                     desk.scopes.add(f"provider/{record(unit.value).get('provider')}")
     if desk.new or desk.before.facts.get("image") != desk.after.facts.get("image"):
         desk.scopes.add(f"image/{desk.after.facts.get('image')}")
-    if desk.new or desk.before.facts.get("team") != desk.after.facts.get("team"):
-        desk.scopes.add(f"team/{desk.after.facts.get('team')}")
+    team = f"team/{desk.after.facts.get('team')}"
+    restricted = any(path.startswith("uses") for path in desk.context.looser.get(team, ()))
+    # What a team may use was checked by what the change says of the team, approved or not.
+    if desk.new or desk.before.facts.get("team") != desk.after.facts.get("team") or restricted:
+        desk.scopes.add(team)
+    if desk.new:
+        desk.scopes.add("fleet/defaults")
     before = record(desk.before.facts.get("rollout")).get("name")
     after = record(desk.after.facts.get("rollout")).get("name")
     if before != after:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.values import AgentName, Json, content_hash
-from reconciler.findings import Finding, Place
+from reconciler.findings import Finding, Place, Severity
 from reconciler.plan.model import Loosening, Subject
 
 FORMAT = "interlock.plan/1"
@@ -186,6 +186,8 @@ class Plan:
     lost: tuple[Capability, ...] = ()
     money: Money = Money()
     collisions: tuple[Finding, ...] = ()
+    leaks: tuple[Finding, ...] = ()
+    """Changed agents that could be made to send data away: see `plan.trifecta`."""
     broken: Mapping[AgentName, tuple[Finding, ...]] = field(default_factory=dict)
     subjects: tuple[Subject, ...] = ()
     """What needs an approval, by scope."""
@@ -196,6 +198,13 @@ class Plan:
     def loosenings(self) -> tuple[Loosening, ...]:
         """Everything that needs an approval, in the order of the subjects."""
         return tuple(one for subject in self.subjects for one in subject.loosenings)
+
+    @property
+    def failing(self) -> tuple[Finding, ...]:
+        """Why a plan that can be read fails nevertheless."""
+        return tuple(
+            one for one in (*self.leaks, *self.collisions) if one.severity is Severity.ERROR
+        )
 
     @property
     def empty(self) -> bool:
@@ -220,6 +229,7 @@ class Plan:
             "new_capabilities": [one.as_json() for one in self.gained],
             "removed_capabilities": [one.as_json() for one in self.lost],
             "money": self.money.as_json(),
+            "leaks": [finding.as_json() for finding in self.leaks],
             "collisions": [finding.as_json() for finding in self.collisions],
             "broken": {
                 name: [finding.as_json() for finding in findings]

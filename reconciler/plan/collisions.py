@@ -13,6 +13,7 @@ from reconciler.config import Fleet
 from reconciler.findings import Finding, Place, Severity, quoted, tidy
 from reconciler.fleet.claims import overlaps
 from reconciler.fleet.graph import graph_of
+from reconciler.fleet.owners import FLEET_FILE
 from reconciler.fleet.schedules import sample_week
 
 WEEK = date(2024, 1, 1)
@@ -27,7 +28,18 @@ def collisions_of(fleet: Fleet) -> tuple[Finding, ...]:
 
 
 def _claims(fleet: Fleet) -> Iterator[Finding]:
-    for pair in overlaps(fleet).collisions:
+    found = overlaps(fleet)
+    if not found.complete:
+        place = Place(FLEET_FILE)
+        yield _finding(
+            "claims-too-wide",
+            Severity.ERROR,
+            place,
+            "the claims of this fleet cannot all be compared: too many begin with a wildcard, or "
+            "mean the same",
+            "begin claims with the folder they are about",
+        )
+    for pair in found.collisions:
         place, other = pair.other.claim.place, pair.one.claim.place
         yield _finding(
             "claimed-twice",

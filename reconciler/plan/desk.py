@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.values import AgentName, Json
-from reconciler.findings import Place
+from reconciler.findings import Finding, Place
 from reconciler.plan.model import Loosening, Side, Standing
 from reconciler.plan.people import Asked
 from reconciler.plan.phrases import record
@@ -23,6 +23,8 @@ class Context:
     asked: Asked
     paths: Mapping[str, frozenset[str]]
     looser: Mapping[str, frozenset[str]]
+    dropped: tuple[tuple[AgentName, str, str], ...] = ()
+    """(agent, realm, pattern) of claims that are live and that their owners no longer make."""
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class Desk:
     settings: list[str] = field(default_factory=list)
     found: list[Loosening] = field(default_factory=list)
     scopes: set[str] = field(default_factory=set)
+    collisions: list[Finding] = field(default_factory=list)
 
     @property
     def place(self) -> Place:
@@ -54,21 +57,19 @@ class Desk:
     def loosen(self, kind: str, text: str, path: str = "", old: Json = None) -> None:
         """Something to approve: by the owners of the stricter value's place, else of the file's
         place as it is live, else of the new file's. `old` is the value at `path` on the live side.
+
+        A value that is looser than what two levels say (its team and the fleet) is asked of both.
         """
-        marked = next((one for one in self.after.loosened if one.path == path and path), None)
-        stricter = marked.stricter.place if marked is not None else None
-        stricter = stricter or _origin(self.before, path) or self._stated(path, old)
-        place = marked.place if marked else _origin(self.after, path) or self.place
-        self.found.append(
-            Loosening(
-                scope=f"agent/{self.name}",
-                kind=kind,
-                text=text,
-                place=place,
-                stricter=stricter,
-                owners=self.context.asked.about(stricter or self.live_place),
-            )
-        )
+        self._lean(path)
+        marks = [one for one in self.after.loosened if one.path == path and path]
+        stricter: list[Place | None] = [
+            mark.stricter.place for mark in marks if mark.stricter.place is not None
+        ]
+        stricter = stricter or [_origin(self.before, path) or self._stated(path, old)]
+        place = marks[0].place if marks else _origin(self.after, path) or self.place
+        for each in stricter:
+            owners = self.context.asked.about(each or self.live_place)
+            self.found.append(Loosening(f"agent/{self.name}", kind, text, place, each, owners))
 
     def inherited(self, path: str, old: Json, new: Json) -> bool:
         """Whether a looser value at `path` is that of a level above, which itself became looser:
@@ -92,6 +93,15 @@ class Desk:
                 self.scopes.add(unit)
                 return True
         return False
+
+    def _lean(self, path: str) -> None:
+        """A value that is inherited now waits for its level too, if that became looser."""
+        origin = self.after.origins.get(path)
+        if origin is None or origin.level == "agent":
+            return
+        (unit, at), _ = self._level(self.context.desired, self.after, path)
+        if at in self.context.looser.get(unit, ()):
+            self.scopes.add(unit)
 
     def _level(self, side: Side, standing: Standing, path: str) -> tuple[tuple[str, str], Json]:
         """((unit, path in it), value) of the nearest level that says something; else the fleet."""

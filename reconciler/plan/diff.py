@@ -14,6 +14,7 @@ from reconciler.plan.agents import Compared, compare_agent, told_all
 from reconciler.plan.capabilities import capability, lost
 from reconciler.plan.changes import AgentChange, Capability, Plan
 from reconciler.plan.desk import Context
+from reconciler.plan.facts import claims_of
 from reconciler.plan.model import Loosening, Side, Standing, Subject
 from reconciler.plan.people import Asked
 from reconciler.plan.phrases import plural, ticks
@@ -38,7 +39,7 @@ def diff(live: Side, desired: Side) -> Plan:
     """
     asked = Asked(live)
     shared = compare_units(live, desired, asked)
-    context = Context(live, desired, asked, shared.paths, shared.looser)
+    context = Context(live, desired, asked, shared.paths, shared.looser, _dropped(live, desired))
     compared, formers = _agents(context)
     gone = _removed(live, desired, formers)
     subjects = {
@@ -58,7 +59,13 @@ def diff(live: Side, desired: Side) -> Plan:
         gained=tuple(sorted(power for c in compared for power in c.gained)),
         lost=tuple(sorted([*(power for c in compared for power in c.lost), *_all_of(gone, live)])),
         money=money.compare_money(live, desired, _pairs(live, desired, shared, compared, gone)),
-        collisions=tidy(set(desired.collisions) - set(live.collisions)),
+        collisions=tidy(
+            [
+                *(set(desired.collisions) - set(live.collisions)),
+                *(finding for c in compared for finding in c.collisions),
+            ]
+        ),
+        leaks=tidy(finding for c in compared for finding in c.leaks),
         broken={name: tidy(desired.broken[name]) for name in sorted(desired.broken)},
         subjects=tuple(subjects[scope] for scope in sorted(subjects)),
         depends=_depends(compared, gone, subjects),
@@ -99,6 +106,23 @@ def _former(live: Side, desired: Side, after: Standing) -> AgentName | None:
     former = AgentName(named) if isinstance(named, str) else None
     there = former in desired.agents or former in desired.broken
     return former if former in live.agents and not there else None
+
+
+def _dropped(live: Side, desired: Side) -> tuple[tuple[AgentName, str, str], ...]:
+    """Claims whose owners do not make them any more; those of a renamed agent go with it."""
+    formers = {
+        _former(live, desired, after)
+        for name, after in desired.agents.items()
+        if name not in live.agents
+    }
+    found = []
+    for name in sorted(live.agents):
+        before, after = live.agents[name], desired.agents.get(name)
+        if name in desired.broken or name in formers or (after and same(before, after)):
+            continue
+        kept = {key for key, _ in claims_of(after.facts)} if after is not None else set()
+        found += [(name, *key) for key, _ in claims_of(before.facts) if key not in kept]
+    return tuple(found)
 
 
 def _removed(

@@ -34,6 +34,11 @@ def more(before: Json, after: Json) -> bool:
     return bool(set(texts(after)) - set(texts(before)))
 
 
+def more_or_none(before: Json, after: Json) -> bool:
+    """Who decides: somebody was added; or nobody is left, and others decide instead."""
+    return more(before, after) or not texts(after)
+
+
 def fewer(before: Json, after: Json) -> bool:
     """A list of what is watched: something was taken out."""
     return bool(set(texts(before)) - set(texts(after)))
@@ -237,7 +242,7 @@ TABLE: Mapping[str, Mapping[str, Direction]] = {
         "on_harm.safety": _D(lambda _, after: after != "stop"),
     },
     "team": {
-        "members": _D(more),
+        "members": _D(more_or_none),
         "owns": _D(never),
         "uses.*": _D(wider),
         **{f"defaults.{path}": direction for path, direction in _HARNESS.items()},

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.values import AgentName, Json
-from reconciler.findings import Place
+from gateway.values import AgentName, Json, TeamName
+from reconciler.config.globs import MOST_STEPS, Meter, can_meet
+from reconciler.findings import Finding, Place, Severity, quoted
 from reconciler.plan import weaker
 from reconciler.plan.desk import Desk
 from reconciler.plan.directions import compare
@@ -32,15 +33,25 @@ def compare_facts(desk: Desk) -> None:
         text = f"team {tick(old.get('team'))} → {tick(new.get('team'))}"
         desk.settings.append(text)
         desk.loosen("team", text, "team")
+        _joins(desk, str(new.get("team")))
     _trigger(desk, record(old.get("trigger")), record(new.get("trigger")))
     _rollout(desk, record(old.get("rollout")), record(new.get("rollout")))
-    _claims(desk, old.get("owns"), new.get("owns"))
+    _claims(desk, old, new)
     _suite(desk, old.get("suite"), new.get("suite"))
     for key in sorted({*old, *new} - KNOWN_FACTS):
         if old.get(key) != new.get(key):
             text = f"{tick(key)} differs, and this version does not know it"
             desk.settings.append(text)
             desk.loosen("unknown", text)
+
+
+def _joins(desk: Desk, team: str) -> None:
+    """Whoever takes an agent in is asked too: it may use and spend what they may from then on. A
+    team that is new is asked for as such."""
+    known = desk.context.live.teams.get(TeamName(team))
+    if known is not None and known.members:
+        text = f"joins team {tick(team)}"
+        desk.found.append(Loosening(f"agent/{desk.name}", "team", text, desk.place, None, (team,)))
 
 
 def _file(desk: Desk, old: Mapping[str, Json], new: Mapping[str, Json]) -> None:
@@ -92,7 +103,9 @@ def _rollout(desk: Desk, old: Mapping[str, Json], new: Mapping[str, Json]) -> No
     name = new.get("name")
     if name == old.get("name") and f"rollout/{name}" in desk.context.paths:
         desk.scopes.add(f"rollout/{name}")
-        return
+        unit = desk.context.live.units.get(f"rollout/{name}")
+        if unit is not None and unit.value == old:
+            return  # asked for there, once for all that use it
     if name != old.get("name"):
         desk.settings.append(f"rollout policy {tick(old.get('name'))} → {tick(name)}")
         if desk.inherited("rollout", old.get("name"), name):
@@ -105,8 +118,8 @@ def _rollout(desk: Desk, old: Mapping[str, Json], new: Mapping[str, Json]) -> No
             desk.loosen(f"rollout {one.path}", f"rollout {one.text}", "rollout", old.get("name"))
 
 
-def _claims(desk: Desk, before: Json, after: Json) -> None:
-    old, new = _claimed(before), _claimed(after)
+def _claims(desk: Desk, before: Mapping[str, Json], after: Mapping[str, Json]) -> None:
+    old, new = dict(claims_of(before)), dict(claims_of(after))
     for key in sorted(set(old) - set(new)):
         desk.settings.append(f"owns {tick(key[1])} no longer")
     for key in sorted(set(new)):
@@ -116,6 +129,8 @@ def _claims(desk: Desk, before: Json, after: Json) -> None:
         giver, taker = claim.get("taken_from"), claim.get("given_to")
         if key not in old:
             desk.settings.append(f"owns {tick(key[1])}")
+            if giver is None:
+                _unasked(desk, key)
         if giver is not None:
             text = f"takes over {tick(key[1])} from {tick(giver)}"
             desk.settings.append(text)
@@ -134,9 +149,38 @@ def _taken(desk: Desk, text: str, giver: AgentName) -> None:
     desk.found.append(Loosening(f"agent/{desk.name}", "claim", text, desk.place, place, owners))
 
 
-def _claimed(value: Json) -> dict[tuple[str, str], dict[str, Json]]:
+def _unasked(desk: Desk, key: tuple[str, str]) -> None:
+    """A claim that was another agent's, which dropped it in the same change and did not hand it
+    over: whoever owned it is asked all the same."""
+    realm, pattern = key
+    meter = Meter(MOST_STEPS)
+    for holder, of, theirs in desk.context.dropped:
+        if of != realm or holder == desk.name:
+            continue
+        # What could not be compared any more counts as the same.
+        if not meter.ended and not can_meet(pattern, theirs, meter=meter):
+            continue
+        text = f"claims {tick(pattern)}, which {tick(holder)} owns and did not hand over"
+        _taken(desk, text, holder)
+        place = desk.place
+        desk.collisions.append(
+            Finding(
+                "claim-taken",
+                Severity.WARNING,
+                *(place.file, place.line, place.column),
+                f"{quoted(desk.name)} claims {quoted(pattern)}, which is {quoted(holder)}'s "
+                "as it is live",
+                f"hand it over: {{claim: {quoted(theirs)}, to: {desk.name}}} there, "
+                f"{{claim: {quoted(pattern)}, from: {holder}}} here",
+            )
+        )
+
+
+def claims_of(facts: Mapping[str, Json]) -> list[tuple[tuple[str, str], dict[str, Json]]]:
+    """((realm, pattern), claim) of everything an agent says it owns."""
+    value = facts.get("owns")
     claims = [record(claim) for claim in value] if isinstance(value, list) else []
-    return {(str(claim.get("realm")), str(claim.get("pattern"))): claim for claim in claims}
+    return [((str(claim.get("realm")), str(claim.get("pattern"))), claim) for claim in claims]
 
 
 def _suite(desk: Desk, old: Json, new: Json) -> None:
@@ -168,7 +212,9 @@ def introduce(desk: Desk) -> None:
         f"trigger {told_trigger(record(facts.get('trigger')))}",
         f"rollout policy {tick(rollout.get('name'))}{gate}",
     ]
-    for claim in _claimed(facts.get("owns")).values():
+    for key, claim in claims_of(facts):
+        if claim.get("taken_from") is None:
+            _unasked(desk, key)
         desk.settings.append(f"owns {tick(claim.get('pattern'))}")
         if claim.get("taken_from") is not None:
             giver = AgentName(str(claim["taken_from"]))

@@ -9,37 +9,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.policy import ToolClass
+from gateway.policy import Access, ToolClass
 from gateway.values import Json, Sensitivity
+from reconciler.fleet.flows import (
+    PAYLOADS,
+    READS_FILES,
+    Flow,
+    ToolUse,
+    leaks,
+    sources_from,
+)
 from reconciler.plan.model import Standing, Unit
 from reconciler.plan.phrases import record, texts, tick, ticks
 
 MAIN = "main"
-READS_FILES = frozenset({"shell", "read_file", "list_files"})
-PAYLOADS = frozenset({"event", "webhook", "api", "after"})
-"""Triggers whose runs begin with a text that somebody else wrote."""
-DANGERS = ("write", "destructive", "egress")
+DANGERS = (Access.WRITE, Access.DESTRUCTIVE, Access.EGRESS)
 COMES_ALONG = frozenset({"finish", "load_skill", "delegate"})
 """Built-in tools that reach nothing by themselves: they end a run, read a skill that is listed, or
 ask a sub-agent, whose own reach is shown."""
-_SECRECY = tuple(level.value for level in Sensitivity)
+_SECRECY = tuple(Sensitivity)
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(ToolUse):
     """A granted tool: its class on this side, and how the role may use it."""
 
-    name: str
-    access: tuple[str, ...]
-    trusted: bool
-    sensitivity: str
-    args: Mapping[str, tuple[str, ...]]
-    approval: bool
+    @property
+    def name(self) -> str:
+        """`server.tool`."""
+        return self.tool
 
     @property
     def dangers(self) -> tuple[str, ...]:
         """What of its access is not reading."""
-        return tuple(one for one in DANGERS if one in self.access)
+        return tuple(one.value for one in DANGERS if one in self.access)
 
     @property
     def told(self) -> str:
@@ -63,13 +66,13 @@ class Reach:
     tools: Mapping[str, Tool]
     sources: tuple[str, ...]
     """Where untrusted text comes from."""
-    secrecy: str
+    secrecy: Sensitivity
     """The most sensitive that it reads."""
 
     @property
     def sinks(self) -> tuple[Tool, ...]:
-        """Tools that change something or send something out, and wait for nobody."""
-        return tuple(tool for tool in self.tools.values() if tool.dangers and not tool.approval)
+        """Tools that change something or send something out, and nothing is in the way."""
+        return tuple(tool for tool in self.tools.values() if tool.free)
 
 
 def reach_of(standing: Standing, units: Mapping[str, Unit]) -> dict[str, Reach]:
@@ -79,14 +82,14 @@ def reach_of(standing: Standing, units: Mapping[str, Unit]) -> dict[str, Reach]:
     leaves = standing.release.leaves
     subs = sorted({path.split("/")[1] for path in leaves if path.startswith("subagents/")})
     found: dict[str, Reach] = {}
-    payload = str(record(standing.facts.get("trigger")).get("kind")) in PAYLOADS
+    payload = str(record(standing.facts.get("trigger")).get("kind")) in {*PAYLOADS, "after"}
     for name in (MAIN, *subs):
         prefix = MAIN if name == MAIN else f"subagents/{name}"
         model = record(leaves.get(f"{prefix}/model"))
         builtin = texts(leaves.get(f"{prefix}/builtin"))
         start = f"{prefix}/tools/"
         tools = {
-            path.removeprefix(start): _tool(path.removeprefix(start), record(leaf), units)
+            path.removeprefix(start): _tool(path.removeprefix(start), name, record(leaf), units)
             for path, leaf in leaves.items()
             if path.startswith(start)
         }
@@ -106,9 +109,9 @@ def reach_of(standing: Standing, units: Mapping[str, Unit]) -> dict[str, Reach]:
             tools=tools,
             sources=sources,
             secrecy=max(
-                (tool.sensitivity for tool in tools.values() if tool.sensitivity in _SECRECY),
+                (tool.sensitivity for tool in tools.values()),
                 key=_SECRECY.index,
-                default=Sensitivity.PUBLIC.value,
+                default=Sensitivity.PUBLIC,
             ),
         )
     return found
@@ -117,11 +120,8 @@ def reach_of(standing: Standing, units: Mapping[str, Unit]) -> dict[str, Reach]:
 def _sources(
     tools: Mapping[str, Tool], builtin: tuple[str, ...], *, workspace: bool
 ) -> tuple[str, ...]:
-    # What a tool that only writes answers is its receipt.
     found = tuple(
-        tick(name)
-        for name, tool in sorted(tools.items())
-        if not tool.trusted and {"read", "egress"} & {*tool.access}
+        tick(name) for name, tool in sorted(tools.items()) if not tool.trusted and tool.gives_text
     )
     if workspace and READS_FILES & set(builtin):
         found += ("workspace files",)
@@ -134,20 +134,41 @@ def _targets(model: Mapping[str, Json]) -> dict[str, str]:
     return {str(t.get("name")): f"{t.get('provider')}:{t.get('id')}" for t in found}
 
 
-def _tool(name: str, leaf: Mapping[str, Json], units: Mapping[str, Unit]) -> Tool:
+def _tool(name: str, role: str, leaf: Mapping[str, Json], units: Mapping[str, Unit]) -> Tool:
     """Access is the release's; trust and sensitivity are the platform's, as it is on this side.
-    A tool that nobody classified is as dangerous as the gateway takes it to be."""
+    What nobody classified, or what this version does not know, is as dangerous as can be."""
     unit = units.get(f"tool/{name}")
     declared = record(unit.value) if unit is not None else {}
     unknown = ToolClass()
+    access = texts(leaf.get("access"))
+    known = tuple(one for one in Access if one in access)
+    sensitivity = declared.get("sensitivity", unknown.sensitivity)
     return Tool(
-        name=name,
-        access=texts(leaf.get("access")),
+        tool=name,
+        role=role,
+        access=known if len(known) == len(set(access)) else tuple({*known, *unknown.access}),
+        classified=unit is not None,
         trusted=bool(declared.get("trusted", unknown.trusted)),
-        sensitivity=str(declared.get("sensitivity", unknown.sensitivity.value)),
+        sensitivity=Sensitivity(sensitivity) if sensitivity in _SECRECY else Sensitivity.SECRET,
         args={key: texts(globs) for key, globs in record(leaf.get("args")).items()},
         approval=bool(leaf.get("approval")),
     )
+
+
+def leaks_of(standing: Standing, reach: Mapping[str, Reach]) -> tuple[Flow, ...]:
+    """The lethal trifecta of an agent, all its roles together: as `fleet.flows` defines it."""
+    uses = tuple(tool for role in reach.values() for tool in role.tools.values())
+    trigger = record(standing.facts.get("trigger"))
+    files = standing.facts.get("workspace")
+    reads = any(READS_FILES & set(role.builtin) for role in reach.values())
+    sources = sources_from(
+        uses,
+        files=str(files) if files is not None and reads else None,
+        trigger=str(trigger.get("kind")),
+        what=str(trigger.get("what") or ""),
+        after=texts(trigger.get("after")),
+    )
+    return leaks(sources, uses)
 
 
 def combinations(before: Reach | None, after: Reach) -> tuple[tuple[str, ...], str] | None:

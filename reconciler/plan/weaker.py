@@ -45,6 +45,9 @@ def _weaker(old: Mapping[str, Json], new: Mapping[str, Json]) -> Iterator[str]:
     gone = sorted(set(cases) - set(now))
     if gone:
         yield f"{plural(len(gone), 'case')} removed: {ticks(gone)}"
+    added = len(set(now) - set(cases))
+    if added > len(cases):
+        yield f"{plural(added, 'case')} added to {len(cases)}: those that were there count for less"
     critical = [c for c in gone if record(cases[c]).get("critical")]
     if critical:
         yield f"{plural(len(critical), 'critical case')} removed: {ticks(critical)}"

@@ -59,6 +59,7 @@ TABLES = (
     Table("in_force", "state/in-force.json", "scope"),
     Table("waiting", "state/waiting.json", "waiting"),
     Table("pull_comments", "state/pull-comments.json", "pull, comment"),
+    Table("shown", "state/shown.json", "pull, head, subject"),
     Table("versions", "state/versions", "path, number", key="shard"),
     Table("versions_until", "state/versions-until.json", "branch"),
 )

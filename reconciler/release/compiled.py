@@ -6,7 +6,7 @@ platform that says the same about its models and tools, keeps its very release.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -79,9 +79,17 @@ def compile_loaded(
         return replace(previous, changed=frozenset())
     leaves = Leaves(fleet.platform, previous.leaves)
     old = previous.fleet.agents
-    gone = old.keys() - fleet.agents.keys()
-    new = {name for name, agent in fleet.agents.items() if old.get(name) is not agent}
-    new = {name for name in new if old.get(name) != fleet.agents[name]}
+    candidates: Iterable[AgentName] = old.keys() | fleet.agents.keys()
+    if loaded.since is not None and loaded.since[0] is previous.loaded.mark:
+        candidates = loaded.since[1]
+    gone = {name for name in candidates if name in old and name not in fleet.agents}
+    new = {
+        name
+        for name in candidates
+        if (agent := fleet.agents.get(name)) is not None
+        and agent is not (then := old.get(name))
+        and agent != then
+    }
     again = new | _reached(fleet, previous, leaves, digests)
     made = {name: _compiled(fleet.agents[name], fleet, images, leaves) for name in sorted(again)}
     some, variants, without = _sorted_out(made)
@@ -105,7 +113,7 @@ def compile_loaded(
     changed = new | gone
     changed |= {name for name in again if releases.get(name) is not previous.releases.get(name)}
     changed |= _differing(broken, previous.broken)
-    if releases.keys() - previous.releases.keys():
+    if any(name not in previous.releases for name in some):
         releases = dict(sorted(releases.items()))
     return Compiled(
         loaded,

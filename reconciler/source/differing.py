@@ -67,4 +67,4 @@ def _parsed(row: bytes) -> tuple[bytes, tuple[bytes, bytes]]:
     """name → (mode, raw OID)"""
     head, raw = row[:-21], row[-20:]
     mode, _, name = head.partition(b" ")
-    return name, (mode, raw)
+    return name, (mode.lstrip(b"0"), raw)  # some tools pad it: 040000 is a directory too

@@ -27,6 +27,8 @@ from reconciler.source.objects import (
     ObjectId,
     TreeId,
 )
+from reconciler.source.paths import UnsafePath
+from reconciler.source.soundness import check_tree, directories
 from reconciler.source.writing import Identity, PayloadSigner
 
 MOST_COMMITS = 10_000
@@ -83,16 +85,22 @@ def merge_result(mirror: Mirror, target: CommitId, head: CommitId) -> MergeResul
         return MergeResult(target, head, base, trees[head])
     found: pygit2.Oid | tuple[str, ...]
     try:
-        if _crossed(repository, target, head, base):
-            raise _Involved
-        found = _merge_changed(
-            repository,
-            _tree(repository, mirror.commit_info(base).tree),
-            _tree(repository, trees[target]),
-            _tree(repository, trees[head]),
-        )
-    except _Involved:
-        found = _merge_all(repository, target, head)
+        for side in (trees[target], trees[head]):
+            _check_sound(repository, side, beside=mirror.commit_info(base).tree)
+        try:
+            if _crossed(repository, target, head, base):
+                raise _Involved
+            found = _merge_changed(
+                repository,
+                _tree(repository, mirror.commit_info(base).tree),
+                _tree(repository, trees[target]),
+                _tree(repository, trees[head]),
+            )
+        except _Involved:
+            _check_sound(repository, mirror.commit_info(base).tree)
+            found = _merge_all(repository, target, head)
+    except (pygit2.GitError, ValueError, LookupError) as error:
+        raise SourceError(f"{head[:12]} cannot be merged: {error}") from error
     if isinstance(found, tuple):
         return MergeResult(target, head, base, None, found)
     return MergeResult(target, head, base, TreeId(ObjectId(str(found))))
@@ -145,6 +153,21 @@ def commits_between(
             )
         found.append(mirror.commit_info(CommitId(ObjectId(str(commit.id)))))
     return tuple(found)
+
+
+def _check_sound(
+    repository: pygit2.Repository, tree: TreeId, *, beside: TreeId | None = None
+) -> None:
+    """UnsafePath for a tree that libgit2 must not be given; what `beside` has is trusted."""
+
+    def read(oid: bytes) -> bytes:
+        found = repository[oid.hex()]
+        if not isinstance(found, pygit2.Tree):
+            raise UnsafePath(oid.hex(), "is called a directory, and is none")
+        return found.read_raw()
+
+    trusted = directories(read, bytes.fromhex(beside)) if beside else frozenset()
+    check_tree(read, bytes.fromhex(tree), trusted=trusted)
 
 
 class _Involved(Exception):

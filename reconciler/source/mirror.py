@@ -12,21 +12,18 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pygit2
 
 from gateway.values import Millis
-from reconciler.source import difference, signing, writing
+from reconciler.source import signing, writing
+from reconciler.source.committed import GitTree as GitTree
+from reconciler.source.committed import object_of
 from reconciler.source.errors import HistoryRewritten, MirrorMismatch, ShallowHistory, SourceError
 from reconciler.source.objects import (
-    MODE_COMMIT,
-    MODE_LINK,
-    MODE_TREE,
     BlobId,
     CommitId,
     ObjectId,
@@ -36,21 +33,12 @@ from reconciler.source.objects import (
 from reconciler.source.push import PushOutcome, PushResult, Updates, judge, seen
 from reconciler.source.remote import Auth, Remote, Timeouts, ask, converse
 from reconciler.source.tree import (
-    Entry,
-    Kind,
-    LinkedTree,
-    MissingPath,
-    SourceTooLarge,
-    Tree,
     changed_paths,
 )
 from reconciler.source.writing import INTERLOCK, Changes, Identity, PayloadSigner
 
 HEADS = "refs/heads/"
 _URL = "interlock.url"
-KEPT_TREES = 64
-"""Directories that a tree keeps open: those on the way to what is read, such as `agents`."""
-_KINDS = {MODE_TREE: Kind.TREE, MODE_LINK: Kind.LINK, MODE_COMMIT: Kind.COMMIT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,61 +58,6 @@ class CommitInfo:
     def own(self) -> bool:
         """Whether Interlock says it wrote this one. Not a proof: `Mirror.verify_commit` is."""
         return writing.is_own_commit(self.committer)
-
-
-class GitTree(LinkedTree):
-    """The tree of one commit. What is asked for is read, by git's own lookups, and little is kept:
-    a repository may have fifty thousand agents, and most commits touch one."""
-
-    def __init__(self, repository: Callable[[], pygit2.Repository], root: TreeId) -> None:
-        self._repository = repository
-        self.root = root
-        self._trees: OrderedDict[str, pygit2.Tree] = OrderedDict()
-
-    def _children(self, path: str) -> Mapping[str, Entry]:
-        return {name: entry for row in self._tree(path) for name, entry in (_entry(row),)}
-
-    def _child(self, directory: str, name: str) -> Entry | None:
-        try:
-            return _entry(self._tree(directory)[name])[1]
-        except (KeyError, UnicodeEncodeError):
-            # A name that is not UTF-8 can only come from a listing, where it is refused.
-            return None
-
-    def _tree(self, path: str) -> pygit2.Tree:
-        found = self._trees.get(path)
-        if found is not None:
-            self._trees.move_to_end(path)
-            return found
-        oid: ObjectId = self.root
-        if path:
-            parent, _, name = path.rpartition("/")
-            entry = self._child(parent, name)
-            if entry is None or entry.kind is not Kind.TREE:
-                raise MissingPath(path)
-            oid = entry.oid
-        found = self._trees[path] = _object(self._repository(), oid).peel(pygit2.Tree)
-        if len(self._trees) > KEPT_TREES:
-            self._trees.popitem(last=False)
-        return found
-
-    def _content(self, path: str, entry: Entry, limit: int) -> bytes:
-        blob = _object(self._repository(), entry.oid).peel(pygit2.Blob)
-        if blob.size > limit:
-            raise SourceTooLarge(path, blob.size, limit)
-        return blob.data
-
-    def _root(self) -> ObjectId:
-        return self.root
-
-    def _changed_since(self, old: Tree) -> set[str] | None:
-        if not isinstance(old, GitTree):
-            return None
-        if old._repository().path != self._repository().path:
-            return None
-        read = partial(_tree_bytes, self._repository())
-        found = difference.changed_paths(read, bytes.fromhex(old.root), bytes.fromhex(self.root))
-        return {path.decode("utf-8", "surrogateescape") for path in found}
 
 
 class Mirror:
@@ -238,12 +171,12 @@ class Mirror:
 
     def tree_at(self, tree: TreeId) -> GitTree:
         """The files of a tree known by its OID (a version's content, kept in `state/`)."""
-        _object(self._repository(), tree).peel(pygit2.Tree)
+        object_of(self._repository(), tree).peel(pygit2.Tree)
         return GitTree(self._repository, tree)
 
     def blob(self, oid: BlobId) -> bytes:
         """Content of a blob known by its OID."""
-        return _object(self._repository(), oid).peel(pygit2.Blob).data
+        return object_of(self._repository(), oid).peel(pygit2.Blob).data
 
     def changed_paths(self, old: TreeId | None, new: TreeId | None) -> tuple[str, ...]:
         """Paths that differ between two trees, sorted; cost follows the change."""
@@ -251,7 +184,7 @@ class Mirror:
 
     def commit_info(self, commit: CommitId) -> CommitInfo:
         """Author, time, message, parents, signature. SourceError if the mirror lacks it."""
-        found = _object(self._repository(), commit).peel(pygit2.Commit)
+        found = object_of(self._repository(), commit).peel(pygit2.Commit)
         signature, _ = found.gpg_signature
         return CommitInfo(
             id=CommitId(ObjectId(str(found.id))),
@@ -276,7 +209,7 @@ class Mirror:
         found: list[CommitId] = []
         while commit is not None and commit != since:
             found.append(commit)
-            parents = _object(repository, commit).peel(pygit2.Commit).parent_ids
+            parents = object_of(repository, commit).peel(pygit2.Commit).parent_ids
             commit = CommitId(ObjectId(str(parents[0]))) if parents else None
         if commit != since:
             raise HistoryRewritten(ref, since or "")
@@ -291,7 +224,7 @@ class Mirror:
 
     def verify_commit(self, commit: CommitId, allowed: Sequence[str]) -> signing.Verification:
         """Judge a commit's SSH signature against the allowed public keys."""
-        found = _object(self._repository(), commit).peel(pygit2.Commit)
+        found = object_of(self._repository(), commit).peel(pygit2.Commit)
         signature, payload = found.gpg_signature
         text = signature.decode(errors="replace") if signature else None
         return signing.verify(payload or b"", text, allowed)
@@ -369,27 +302,3 @@ class Mirror:
 def full_ref(name: str) -> str:
     """`main` → `refs/heads/main`; a full name stays."""
     return name if name.startswith("refs/") else HEADS + name
-
-
-def _object(repository: pygit2.Repository, oid: ObjectId) -> pygit2.Object:
-    # pygit2's KeyError must not pass for a MissingPath: a damaged mirror is not an empty one.
-    try:
-        return repository[oid]
-    except (KeyError, ValueError):
-        raise MirrorMismatch(repository.path, f"lacks the object {oid}") from None
-
-
-def _entry(row: pygit2.Object) -> tuple[str, Entry]:
-    mode = int(row.filemode)
-    # Bytes, because a name need not be UTF-8; such a one is refused when it is listed.
-    name = (row.raw_name or b"").decode("utf-8", "surrogateescape")
-    kind = _KINDS.get(mode, Kind.BLOB)
-    return name, Entry(name, kind, mode, partial(_as_is, ObjectId(str(row.id))))
-
-
-def _as_is(oid: ObjectId) -> ObjectId:
-    return oid
-
-
-def _tree_bytes(repository: pygit2.Repository, oid: bytes) -> bytes:
-    return _object(repository, ObjectId(oid.hex())).read_raw()

@@ -8,6 +8,7 @@ are git's own: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from typing import NewType
 
@@ -40,7 +41,8 @@ def tree_id(entries: Iterable[tuple[str, int, ObjectId]]) -> TreeId:
     Git sorts a subdirectory as if its name ended in a slash.
     """
     body = bytearray()
-    rows = ((name.encode(), mode, oid) for name, mode, oid in entries)
+    # A name need not be UTF-8; as a text it holds what the file system gave.
+    rows = ((os.fsencode(name), mode, oid) for name, mode, oid in entries)
     for name, mode, oid in sorted(rows, key=lambda e: e[0] + b"/" * (e[1] == MODE_TREE)):
         body += b"%o %s\0" % (mode, name) + bytes.fromhex(oid)
     return TreeId(ObjectId(_sha1(b"tree", bytes(body))))

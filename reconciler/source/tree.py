@@ -59,6 +59,9 @@ __all__ = [
 
 MAX_LINKS = 40
 """As Linux: more links than this on one path is a loop."""
+MOST_LEVELS = 100
+MOST_DIRECTORIES = 100_000
+"""Of one `walk`: a few tree objects that hold each other are more paths than anyone can list."""
 MAX_TARGET = 4096
 """Bytes of a link's text; as Linux."""
 MAX_BYTES = 16 * 1024 * 1024
@@ -113,8 +116,15 @@ class Tree(Protocol):
         """Git's OID of the file or directory at `path`; `""` gives the tree's own."""
         ...
 
-    def entries(self, path: str = "") -> tuple[Entry, ...]:
-        """What a directory holds, by name. MissingPath if it is not a directory."""
+    def file_oid(self, path: str) -> ObjectId:
+        """As `oid`, of what `read` would give, and of nothing else. MissingPath, UnsafePath."""
+        ...
+
+    def entries(self, path: str = "", *, lenient: bool = False) -> tuple[Entry, ...]:
+        """What a directory holds, by name. MissingPath if it is not a directory.
+
+        UnsafePath for a name that must not be used; `lenient` leaves such names out.
+        """
         ...
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Entry]]:
@@ -198,12 +208,19 @@ class LinkedTree:
         return segments
 
     def read(self, path: str, *, limit: int = MAX_BYTES) -> bytes:
+        physical, entry = self._file(path)
+        return self._content(physical, entry, limit)
+
+    def file_oid(self, path: str) -> ObjectId:
+        return self._file(path)[1].oid
+
+    def _file(self, path: str) -> tuple[str, Entry]:
         physical, entry = self._find(path)
         if entry is None or entry.kind is Kind.TREE:
             raise MissingPath(path, "is a directory, not a file")
         if entry.kind is Kind.COMMIT:
             raise MissingPath(path, "is a submodule; its files are not part of this repository")
-        return self._content(physical, entry, limit)
+        return physical, entry
 
     def exists(self, path: str) -> bool:
         try:
@@ -216,17 +233,24 @@ class LinkedTree:
         _, entry = self._find(path)
         return self._root() if entry is None else entry.oid
 
-    def entries(self, path: str = "") -> tuple[Entry, ...]:
+    def entries(self, path: str = "", *, lenient: bool = False) -> tuple[Entry, ...]:
         physical, entry = self._find(path)
         if entry is not None and entry.kind is not Kind.TREE:
             raise MissingPath(path, "is a file, not a directory")
-        return self._sorted(physical)
+        return self._sorted(physical, lenient=lenient)
 
-    def _sorted(self, physical: str) -> tuple[Entry, ...]:
+    def _sorted(self, physical: str, *, lenient: bool = False) -> tuple[Entry, ...]:
         children = self._children(physical)
-        for name in children:
-            check_name(name, f"{physical}/{name}" if physical else name)
-        return tuple(children[name] for name in sorted(children))
+        found = []
+        for name in sorted(children):
+            try:
+                check_name(name, f"{physical}/{name}" if physical else name)
+            except UnsafePath:
+                if not lenient:
+                    raise
+            else:
+                found.append(children[name])
+        return tuple(found)
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Entry]]:
         try:
@@ -237,12 +261,23 @@ class LinkedTree:
             yield from self._walk(prefix, physical)
 
     def _walk(self, shown: str, physical: str) -> Iterator[tuple[str, Entry]]:
-        for entry in self._sorted(physical):
+        todo = [(shown, physical, iter(self._sorted(physical)))]
+        directories = 0
+        while todo:
+            shown, physical, entries = todo[-1]
+            entry = next(entries, None)
+            if entry is None:
+                todo.pop()
+                continue
             path = f"{shown}/{entry.name}" if shown else entry.name
-            if entry.kind is Kind.TREE:
-                yield from self._walk(path, f"{physical}/{entry.name}" if physical else entry.name)
-            else:
+            if entry.kind is not Kind.TREE:
                 yield path, entry
+                continue
+            directories += 1
+            if directories > MOST_DIRECTORIES or len(todo) > MOST_LEVELS:
+                raise UnsafePath(path, "there are too many directories, or they are too deep")
+            below = f"{physical}/{entry.name}" if physical else entry.name
+            todo.append((path, below, iter(self._sorted(below))))
 
 
 class MemoryTree(LinkedTree):
@@ -320,6 +355,11 @@ class DirectoryTree(LinkedTree):
 
     def _list(self, path: str) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
+        if path:  # a link here, or above, may lead anywhere: the file system must not follow it
+            parent, _, name = path.rpartition("/")
+            entry = self._child(parent, name)
+            if entry is None or entry.kind is not Kind.TREE:
+                raise MissingPath(path)
         try:
             with os.scandir(self.root / path) as scan:
                 rows = list(scan)

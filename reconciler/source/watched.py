@@ -86,9 +86,9 @@ class Watched(LinkedTree):
             self._note((Of.ALL, physical))
         return self.tree._root() if entry is None else entry.oid
 
-    def _sorted(self, physical: str) -> tuple[Entry, ...]:
+    def _sorted(self, physical: str, *, lenient: bool = False) -> tuple[Entry, ...]:
         self._note((Of.NAMES, physical))
-        return self.tree._sorted(physical)
+        return self.tree._sorted(physical, lenient=lenient)
 
     def _walk(self, shown: str, physical: str) -> Iterator[tuple[str, Entry]]:
         self._note((Of.ALL, physical))

@@ -38,11 +38,16 @@ class Compiled:
 
 
 def compile_head(context: Context, commit: str) -> Compiled:
-    """Compile a commit of the watched branch; the next one goes on from it."""
+    """Compile a commit of the watched branch, going on from the one that was acted upon last.
+
+    It becomes that one only when it has been acted upon (`context.compiled`). If it were sooner,
+    what a commit changes that is then passed over would be no news at the next.
+    """
     head = CommitId(ObjectId(commit))
     with_history(context, head)
     compiled = compile_tree(context, context.config.tree(head), commit)
-    context.compiled = compiled.whole
+    if context.declared is None:
+        context.compiled = compiled.whole  # nothing is acted upon yet: everybody is news anyway
     return compiled
 
 
@@ -76,7 +81,9 @@ def compile_tree(context: Context, tree: LinkedTree, commit: str) -> Compiled:
     whole = release.compile_loaded(loaded, previous=before)
     if whole.fleet is None:
         return Compiled(None, whole.findings, whole=whole)
-    usable = {name: agent for name, agent in whole.fleet.agents.items() if name in whole.releases}
+    usable = whole.fleet.agents
+    if len(whole.releases) != len(usable):  # or they are the same: a release is of an agent
+        usable = {name: agent for name, agent in usable.items() if name in whole.releases}
     found = Declared(
         commit=commit,
         tree=tree,

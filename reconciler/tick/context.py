@@ -72,7 +72,11 @@ class Looked:
     changed: frozenset[AgentName] | None = None
     gated: Declared | None = None
     findings: tuple[Finding, ...] = ()
+    collisions: tuple[Finding, ...] = ()
+    """What collides with other agents since the base."""
     plan: Plan | None = None
+    held: frozenset[AgentName] = frozenset()
+    """Agents that are not gated, because something of the base waits for an approval."""
 
 
 EVERYONE = AgentName("*")
@@ -148,6 +152,10 @@ class Context:
     """Open pull requests as they were looked at last."""
     pulls_mark: tuple[str, str, int] | None = None
     """What was the case when they were: listing, commit, audit line."""
+    pulls_problem: list[str] = field(default_factory=list)
+    """What was wrong with some of them then; said again at every tick until it is put right."""
+    pulls_unread: set[PullNumber] = field(default_factory=set)
+    """Those that could not be looked at: their gates stay as they are."""
     asked: Declared | None = None
     """What the newest good commit asks for, before anything waits."""
     approvals_seen: tuple[str, ...] | None = None

@@ -29,7 +29,7 @@ from reconciler.rollout.model import (
 )
 from reconciler.source.errors import RemoteUnavailable
 from reconciler.tick.ceilings import publish_policy
-from reconciler.tick.compiling import compile_head
+from reconciler.tick.compiling import Compiled, compile_head
 from reconciler.tick.context import Context, Declared
 from reconciler.tick.force import force
 
@@ -59,23 +59,17 @@ def declare(context: Context) -> Declared | None:
         context.problems += context.head_problem
         return context.declared
     compiled = compile_head(context, head)
-    if compiled.found is not None and compiled.found.fleet.branch != context.branch:
-        context.problems.append(
-            f"interlock.yaml at {head[:12]} says that {compiled.found.fleet.branch!r} is watched, "
-            f"but this reconciler watches {context.branch!r}; nothing of it is acted upon: give "
-            "--branch, or correct fleet.branch"
-        )
-        return context.declared
+    why = _objection(context, compiled)
     if context.declared is None:
         with context.database.snapshot() as tx:
             context.news.published_until = audit.last_seq(tx)
     with context.database.transaction() as tx:
         _seen(tx, head, compiled.findings, context.clock.now())
-    if compiled.found is not None:
+    if compiled.found is not None and why is None:
         _in_force(context, compiled.found, compiled.changed, approvals)
+        context.compiled = compiled.whole
         context.head_problem = []
     else:
-        why = str(compiled.findings[0]) if compiled.findings else "it cannot be read"
         context.head_problem = [f"nothing of commit {head[:12]} is acted upon: {why}"]
         context.problems += context.head_problem
         if context.declared is None:
@@ -85,6 +79,19 @@ def declare(context: Context) -> Declared | None:
                 _in_force(context, good, None, approvals)
     context.seen_head = head
     return context.declared
+
+
+def _objection(context: Context, compiled: Compiled) -> str | None:
+    """Why nothing of a commit may be acted upon; None when it may."""
+    if compiled.found is None:
+        return str(compiled.findings[0]) if compiled.findings else "it cannot be read"
+    branch = compiled.found.fleet.branch
+    if branch != context.branch:
+        return (
+            f"interlock.yaml says that {branch!r} is watched, but this reconciler watches "
+            f"{context.branch!r}; give --branch, or correct fleet.branch"
+        )
+    return None
 
 
 def _in_force(
@@ -109,7 +116,7 @@ def _usable_approvals(context: Context) -> tuple[str, ...]:
 
 
 def last_good(context: Context, head: str) -> Declared | None:
-    """The newest commit before `head` whose shared files can be read; None when there is none.
+    """The newest commit before `head` that may be acted upon; None when there is none.
 
     Looks back over a bounded number of commits: a branch that has been broken for longer needs a
     person anyway.
@@ -117,9 +124,9 @@ def last_good(context: Context, head: str) -> Declared | None:
     history = context.config.first_parent_history(context.branch)
     earlier = [commit for commit in history if commit != head][-LOOK_BACK:]
     for commit in reversed(earlier):
-        found = compile_head(context, commit).found
-        if found is not None:
-            return found
+        compiled = compile_head(context, commit)
+        if _objection(context, compiled) is None:
+            return compiled.found
     return None
 
 

@@ -190,6 +190,9 @@ def grade(outcome: RunOutcome) -> tuple[str, str]:
     """Status and detail of one eval. What the environment did is an error, never a fail."""
     if outcome.stop in (StopReason.ERROR, StopReason.KILLED, StopReason.OUTCOME_UNKNOWN):
         return "error", f"{outcome.stop}: {outcome.detail}"
+    if outcome.shared_budget:
+        # A budget that all evals spend from ran out: that says nothing of this release.
+        return "error", f"{outcome.stop}: {outcome.detail}"
     match outcome.graded:
         case "none":
             return "error", "no grader said anything"

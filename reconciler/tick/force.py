@@ -20,7 +20,8 @@ from reconciler.config import AgentConfig, TeamConfig
 from reconciler.findings import Place
 from reconciler.forge.model import Login
 from reconciler.forge.people import authors_of
-from reconciler.plan import Plan, Side, Standing, Subject, Unit, diff
+from reconciler.plan import Side, Standing, Subject, Unit
+from reconciler.plan import waiting as waiting_agents
 from reconciler.plan.sides import (
     FORMAT,
     facts_of,
@@ -34,6 +35,7 @@ from reconciler.release import Release
 from reconciler.rollout import store as rollouts
 from reconciler.source.merging import commits_between
 from reconciler.source.objects import CommitId, ObjectId
+from reconciler.tick.admitted import plan_between
 from reconciler.tick.compiling import at
 from reconciler.tick.context import Context, Declared, Kept
 from reconciler.tick.renames import rename
@@ -63,34 +65,35 @@ def force(
         names = {*changed, *before.waiting}
     live, rows = live_side(context, tx, names, live_units)
     desired = desired_side(wanted, names)
-    plan = diff(live, desired)
+    plan = plan_between(tx, live, desired, rows)
     usable = store.usable(tx, now)
     ready = decide.approved(plan.subjects, usable, teams=live.teams, now=now)
     waiting = [s for s in plan.subjects if s.digest not in ready]
     held = frozenset(s.scope for s in waiting)
+    held_back = waiting_agents(plan, ready)
+    # One that was renamed and waits goes on under the name it had.
+    held_back |= {
+        c.former: held_back[c.name]
+        for c in plan.agents
+        if c.former is not None and c.name in held_back
+    }
+    kept_back = frozenset(held_back)
     for subject in plan.subjects:
-        if subject.digest in ready:
+        # An agent that something else holds back has had nothing of its approval yet.
+        if subject.digest in ready and subject.scope.removeprefix(store.AGENT) not in kept_back:
             _let_through(tx, subject, wanted.commit, now)
-    kept_back = keeping(plan, held)
-    last = store.newest_commit(tx)
-    _put_in_force(tx, wanted, names - kept_back, rows, held, live_units, now)
+    last = store.newest_commit(tx) if waiting else None  # it looks through all that is in force
+    _put_in_force(tx, wanted, names - kept_back, rows, now)
+    _put_units(tx, desired.units, live_units, held, wanted.commit, now)
     _write_waiting(context, tx, wanted, last, waiting, usable, live.teams, now)
     fleet = restored(wanted.fleet, {name: unit.value for name, unit in live_units.items()}, held)
-    found = replace(wanted, fleet=fleet, waiting=_by_agent(plan, waiting, kept_back))
+    found = replace(wanted, fleet=fleet, waiting=held_back)
     for name in wanted.broken.keys() - rows.keys():
         row = store.in_force_of(tx, store.AGENT + name)
         if row is not None:
             rows[name] = row
     forced = _with_kept(context, found, kept_back, rows)
     return forced, None if changed is None else frozenset(names)
-
-
-def keeping(plan: Plan, held: Collection[str]) -> frozenset[AgentName]:
-    """Agents that keep what they are, because something they depend on is not approved."""
-    found = {agent for agent, scopes in plan.depends.items() if not scopes.isdisjoint(held)}
-    # One that was renamed and waits goes on under the name it had.
-    found |= {c.former for c in plan.agents if c.former is not None and c.name in found}
-    return frozenset(found)
 
 
 def live_side(
@@ -155,7 +158,7 @@ def desired_side(wanted: Declared, names: Collection[AgentName]) -> Side:
         teams=dict(fleet.teams),
         owners=rules_of(fleet),
         broken={name: found for name, found in wanted.broken.items() if name in names},
-        size=len({*wanted.releases, *wanted.broken}),
+        size=len(wanted.releases) + sum(1 for name in wanted.broken if name not in wanted.releases),
     )
 
 
@@ -166,8 +169,9 @@ def units_in_force(tx: Transaction) -> dict[str, Unit]:
 
 def retold_units(context: Context, tx: Transaction) -> dict[str, Unit]:
     """As `units_in_force`, told anew from their commits where another version stored them."""
-    found = units_in_force(tx)
-    for scope, row in store.units_in_force(tx).items():
+    rows = store.units_in_force(tx)
+    found = {scope: Unit(row.value, row.place) for scope, row in rows.items()}
+    for scope, row in rows.items():
         if row.format != FORMAT and (earlier := at(context, row.commit)) is not None:
             told = units_of(earlier.fleet)
             if scope in told:
@@ -219,27 +223,38 @@ def _put_in_force(
     wanted: Declared,
     names: Collection[AgentName],
     rows: Mapping[AgentName, InForce],
-    held: Collection[str],
-    live_units: Mapping[str, Unit],
     now: Millis,
 ) -> None:
-    """Everything that waits for nobody holds from now on."""
-    present = {*wanted.releases, *wanted.broken}
+    """Agents that wait for nobody: what is said of them holds from now on."""
+
+    def present(name: AgentName) -> bool:
+        return name in wanted.releases or name in wanted.broken
+
     for name in sorted(names):
         former = wanted.fleet.agents[name].formerly if name in wanted.releases else None
-        if former is not None and former in rows and former not in present and name not in rows:
+        if former is not None and former in rows and not present(former) and name not in rows:
             rename(tx, former, name, now=now)
     _put_agents(tx, wanted, sorted(name for name in names if name in wanted.releases), now)
     for name in names:
-        if name in rows and name not in present:
+        if name in rows and not present(name):
             store.take_out_of_force(tx, store.AGENT + name)
-    units = units_of(wanted.fleet)
-    for scope in sorted({*units, *live_units} - {*held}):
-        unit, before = units.get(scope), live_units.get(scope)
+
+
+def _put_units(
+    tx: Transaction,
+    units: Mapping[str, Unit],
+    live: Mapping[str, Unit],
+    held: Collection[str],
+    commit: str,
+    now: Millis,
+) -> None:
+    """Shared settings that wait for nobody."""
+    for scope in sorted({*units, *live} - {*held}):
+        unit, before = units.get(scope), live.get(scope)
         if unit is None:
             store.take_out_of_force(tx, scope)
         elif before is None or before != unit:
-            _put_unit(tx, scope, unit, wanted.commit, now)
+            _put_unit(tx, scope, unit, commit, now)
 
 
 def _let_through(tx: Transaction, subject: Subject, commit: str, now: Millis) -> None:
@@ -308,15 +323,6 @@ def _authors(context: Context, before: str | None, commit: str) -> tuple[str, ..
     return authors_of(Login(""), commits)[1:]
 
 
-def _by_agent(
-    plan: Plan, waiting: Collection[Subject], kept_back: Collection[AgentName]
-) -> dict[AgentName, tuple[Subject, ...]]:
-    return {
-        agent: tuple(s for s in waiting if s.scope in plan.depends.get(agent, frozenset()))
-        for agent in sorted(kept_back)
-    }
-
-
 def _with_kept(
     context: Context,
     found: Declared,
@@ -328,6 +334,8 @@ def _with_kept(
     One that was never in force is not there at all. An agent in error keeps its schedule and its
     rights from that commit too, because its stable release goes on.
     """
+    if not kept_back and not found.broken:
+        return found
     before = context.declared
     agents: dict[AgentName, AgentConfig] = dict(found.fleet.agents)
     releases = dict(found.releases)

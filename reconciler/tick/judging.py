@@ -33,6 +33,8 @@ def open_for_pull(
     fresh: list[Rollout] = []
     with context.database.transaction() as tx:
         for agent in _judged(declared, looked):
+            if agent in looked.held:
+                continue
             release = gated.releases[agent]
             pointer = store.pointer(tx, agent)
             stable = pointer["stable"] if pointer else None
@@ -160,6 +162,8 @@ def told(context: Context, looked: Looked) -> str:
         policy = _policy(context.declared, looked.gated, agent)
         if policy.gate is None:
             rows.append(f"| {agent} | no gate | goes live on merge, proven by nothing |")
+        elif agent in looked.held:
+            rows.append(f"| {agent} | not run | something on the branch waits for an approval |")
         elif agent in known:
             rows.append(f"| {agent} | {_word(known[agent])} | {_cell(known[agent].reason)} |")
         else:

@@ -176,8 +176,10 @@ def move(context: Context, declared: Declared | None, look: Collection[AgentName
                 rollouts += [r for r in store.open_of_agent(tx, agent) if r.id not in active]
     moved = 0
     for rollout in rollouts:
-        if rollout.pull is not None and context.pulls_mark is None:
-            continue  # nobody has looked at pull requests yet, so nobody knows what it is about
+        if rollout.pull is not None and (
+            context.pulls_mark is None or rollout.pull in context.pulls_unread
+        ):
+            continue  # nobody has looked at the pull request, so nobody knows what it is about
         try:
             moved += move_one(context, declared, rollout)
         except (SourceError, LookupError, ValueError, OSError) as error:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from gateway.values import AgentName
@@ -33,9 +31,9 @@ from reconciler.fleet.touches import touches
 from reconciler.plan import Plan, Side, collisions_of, diff, side_of
 from reconciler.plan.render import comment, terminal
 from reconciler.release import Compiled, compile_loaded
-from reconciler.source.tree import DirectoryTree, LinkedTree
+from reconciler.source.tree import DirectoryTree
 from tests.support.config_world import START
-from tests.support.mutations import TEXTS, Mutation, OddTree, Repository, mutations, repository
+from tests.support.mutations import Mutation, OddTree, Repository, mutations, repository
 
 # Each example is a whole repository: shrinking thousands of times would take minutes.
 HOSTILE = settings(
@@ -197,13 +195,10 @@ def check_others_go_on(before: Good, things: Repository, loaded: Loaded, made: C
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 
-def check_shown(plan: Plan, note: str) -> None:
-    """A plan can be shown to people without anything in it taking part in the showing."""
-    shown = terminal(plan)
-    assert not CONTROL.search(shown.replace("\n", "")), (note, CONTROL.search(shown))
-    text = comment(plan)
+def check_markdown(text: str, note: str) -> None:
+    """A comment of ours in which nothing of theirs is markup, a link or a mention."""
     assert len(text) <= 65_536
-    assert not CONTROL.search(text.replace("\n", "")), note
+    assert not CONTROL.search(re.sub("[\n\t]", "", text)), note
     assert not re.search(
         r"(?i)<(?!/?(?:details|summary|pre|b|code|br|ins|del|sub)\b|!-- interlock)", text
     ), note
@@ -212,6 +207,13 @@ def check_shown(plan: Plan, note: str) -> None:
             assert inline.type not in {"link_open", "image"}, (note, token.content)
             if inline.type == "text":
                 assert not re.search(r"@\w", inline.content), (note, token.content)
+
+
+def check_shown(plan: Plan, note: str) -> None:
+    """A plan can be shown to people without anything in it taking part in the showing."""
+    shown = terminal(plan)
+    assert not CONTROL.search(shown.replace("\n", "")), (note, CONTROL.search(shown))
+    check_markdown(comment(plan), note)
     json.dumps(plan.as_json())
 
 
@@ -220,7 +222,7 @@ def check_questions(loaded: Loaded) -> None:
     fleet = loaded.fleet
     assert fleet is not None
     check_findings(lint(fleet, TODAY), {})
-    graph_of(fleet).cycles
+    assert graph_of(fleet).cycles is not None
     who.names_of(fleet)
     for agent in fleet.agents.values():
         touches(fleet, agent)
@@ -256,4 +258,18 @@ def check(before: Good, things: Repository, note: str = "") -> Loaded:
 @given(mutations(good("small").things))
 def test_whatever_is_done_to_a_repository_is_found_where_it_is(mutation: Mutation) -> None:
     before = good("small")
+    check(before, mutation.of(before.things), repr(mutation))
+
+
+@settings(HOSTILE, max_examples=30)
+@given(mutations(good("example").things))
+def test_so_it_is_with_the_example_repository(mutation: Mutation) -> None:
+    before = good("example")
+    check(before, mutation.of(before.things), repr(mutation))
+
+
+@settings(HOSTILE, max_examples=60)
+@given(mutations(good("begun").things))
+def test_and_with_what_init_writes(mutation: Mutation) -> None:
+    before = good("begun")
     check(before, mutation.of(before.things), repr(mutation))

@@ -351,7 +351,7 @@ def test_taking_the_twin_away_heals_the_one_that_stays() -> None:
 
 def test_many_claims_are_not_compared_with_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(collisions, "overlap", lambda one, other: asked.append(one) or False)
+    monkeypatch.setattr(collisions, "can_meet", lambda one, *_, **__: asked.append(one) or False)
     place = Place("f")
     holders = {
         Holder(
@@ -367,7 +367,7 @@ def test_many_claims_are_not_compared_with_one_another(monkeypatch: pytest.Monke
 
 
 def test_claims_that_cannot_all_be_compared_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collisions, "MOST_COMPARISONS", 10)
+    monkeypatch.setattr(collisions, "MOST_STEPS", 10)
     place = Place("f")
     holders = {
         Holder(f"agents/{n}/agent.yaml", AgentName(f"a{n}"), place,

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from gateway.values import AgentName
 from reconciler.config import Claim, Fleet
+from reconciler.config.globs import can_meet, literal_prefix
 from reconciler.findings import Place
 from reconciler.fleet import claims as rooms
-from reconciler.fleet.claims import moves, overlaps
-from reconciler.fleet.globs import can_meet, literal_prefix
+from reconciler.fleet.claims import overlaps, owned
+from reconciler.fleet.touches import touches
+from reconciler.fleet.who import who_touches
 from tests.support import small_fleet
 
 REPO = "https://git.example/api.git"
@@ -111,23 +113,20 @@ def test_a_hand_over_needs_both_sides() -> None:
     assert len(stolen.collisions) == 1
 
 
-def test_a_claim_that_changes_hands_is_a_move_and_agreed_only_when_both_say_so() -> None:
-    before = fleet(a=["docs/**"], b=["src/**"])
-    taken = fleet(a=[], b=["src/**", claim("docs/**")])
-    (move,) = moves(before, taken)
-    assert (move.pattern, move.before, move.after, move.agreed) == ("docs/**", "a", "b", False)
-    handed = fleet(a=[claim("docs/**", to="b")], b=["src/**", claim("docs/**", taken_from="a")])
-    assert [(m.after, m.agreed) for m in moves(before, handed)] == [("b", True)]
-    assert moves(before, before) == ()
-
-
-def test_a_rename_takes_its_claims_along_and_a_dropped_claim_has_no_owner() -> None:
-    before, after = fleet(a=["docs/**"]), fleet(b=["docs/**"])
-    renamed = replace(after.agents[AgentName("b")], formerly=AgentName("a"))
-    (move,) = moves(before, replace(after, agents={AgentName("b"): renamed}))
-    assert move.agreed
-    (dropped,) = moves(before, fleet(a=[]))
-    assert (dropped.before, dropped.after) == ("a", None)
+def test_who_has_handed_a_thing_over_owns_it_no_longer_and_collides_with_nobody() -> None:
+    gives, takes = claim("docs/**", to="b"), claim("docs/**", taken_from="a")
+    agreed = fleet(a=[gives, "src/**"], b=[takes], c=["docs/x"])
+    assert [c.pattern for c in owned(agreed, agreed.agents[AgentName("a")])] == ["src/**"]
+    assert [c.pattern for c in owned(agreed, agreed.agents[AgentName("b")])] == ["docs/**"]
+    assert [(p.one.agent, p.other.agent) for p in overlaps(agreed).collisions] == [("b", "c")]
+    reached = {name: touches(agreed, agreed.agents[AgentName(name)]).claims for name in "ab"}
+    assert {name: [c.pattern for c in found] for name, found in reached.items()} == {
+        "a": ["src/**"],
+        "b": ["docs/**"],
+    }
+    assert [t.agent for t in who_touches(agreed, "claim:docs/y")] == ["b"]
+    alone = fleet(a=[gives], b=["src/**"])
+    assert [c.pattern for c in owned(alone, alone.agents[AgentName("a")])] == ["docs/**"]
 
 
 patterns = st.lists(
@@ -194,7 +193,7 @@ def test_fifty_thousand_claims_are_compared_without_comparing_all_pairs(
 ) -> None:
     compared = 0
 
-    def counted(one: str, other: str) -> bool:
+    def counted(one: str, other: str, **_: object) -> bool:
         nonlocal compared
         compared += 1
         return can_meet(one, other)
@@ -210,7 +209,7 @@ def test_fifty_thousand_claims_are_compared_without_comparing_all_pairs(
 def test_too_many_globs_to_compare_are_told_and_do_not_hang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rooms, "MOST_COMPARISONS", 1_000)
+    monkeypatch.setattr(rooms, "MOST_STEPS", 1_000)
     result = overlaps(fleet(**{f"a{n}": [f"*x{n}.md"] for n in range(100)}))
     assert not result.complete
 

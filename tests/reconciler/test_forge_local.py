@@ -23,6 +23,7 @@ from reconciler.forge.documents import (
     read_comments,
     read_pull,
 )
+from reconciler.forge.landing import COMMITTER, identity_of
 from reconciler.forge.local import LocalForge
 from reconciler.forge.model import (
     BODY_LIMIT,
@@ -796,3 +797,5 @@ def test_co_authors_are_authors_and_the_forge_s_own_button_is_not() -> None:
     assert authors_of(ANNA, [commit]) == ("anna", "Erin", "Frank", "G", "erin", "frank")
     ours = replace(commit, author=Identity("Interlock", "reconciler@interlock.invalid"), message="")
     assert authors_of(ANNA, [ours]) == ("anna",)
+    merged = replace(ours, author=identity_of("bob"), committer=COMMITTER)
+    assert authors_of(ANNA, [merged]) == ("anna", "bob")

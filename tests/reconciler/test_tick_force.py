@@ -299,3 +299,17 @@ def test_what_another_version_of_interlock_stored_is_no_change_of_the_fleet(
     world.settle()
     assert world.waiting() == []
     assert world.stable("notes") not in (None, before)
+
+
+def test_what_nobody_owns_is_decided_by_the_operator(tmp_path: Path) -> None:
+    (tmp_path / "unowned").mkdir()
+    bare = ConfigWorld(tmp_path / "unowned")
+    bare.push({"teams.yaml": "teams:\n  payments: {members: [ines]}\n"})
+    bare.settle()
+    bare.push({"teams.yaml": 'teams:\n  payments: {members: [ines], owns: ["**"]}\n'}, by="jun")
+    bare.settle()
+    assert "owners/rules" in bare.waiting()
+    for waiting in deciding.listed(bare.context):
+        approve(bare.context, waiting.id, reason="setting it up", actor="root")
+    bare.settle()
+    assert bare.waiting() == []

@@ -239,13 +239,30 @@ def test_after_a_restart_a_gate_goes_on(world: ConfigWorld) -> None:
 
 
 def test_closing_a_pull_request_ends_its_gate(world: ConfigWorld) -> None:
-    from reconciler.forge.model import Close
-
     world.push({"agents/triage/triage.md": "Mend it.\n"}, branch="mend", by="tom")
     world.edit("agents/triage/agent.yaml", "triage.md@v2", "triage.md", branch="mend", by="tom")
     pull = world.pull("mend", by="tom")
     world.tick(2)
-    world.writer.fetch()
-    world._forge(world.writer, "tom").perform(Close(pull))
+    world.close(pull, by="tom")
     world.tick(2)
     assert [r["state"] for r in world.rollouts("triage") if r["pull"] == pull] == ["cancelled"]
+
+
+def test_an_approval_counts_though_it_was_merged_before_anybody_looked(world: ConfigWorld) -> None:
+    world.edit(*GRAB, branch="grab")
+    pull = world.pull("grab")
+    world.tick(2)
+    world.clock.at += 60_000
+    world.say(pull, "/interlock approve", by="ines")
+    world.merge(pull, squash=True)
+    world.settle()
+    assert world.waiting() == []
+
+
+def test_an_approval_before_any_plan_was_shown_does_not_count(world: ConfigWorld) -> None:
+    world.edit(*GRAB, branch="grab")
+    pull = world.pull("grab")
+    world.say(pull, "/interlock approve", by="ines")
+    world.merge(pull)
+    world.settle()
+    assert world.waiting() == ["agent/notes"]

@@ -19,7 +19,7 @@ import pygit2
 from gateway.database import Database, Row
 from gateway.values import Millis, NanoUSD
 from reconciler.forge.local import LocalForge
-from reconciler.forge.model import AddComment, Login, Merge, OpenPull, PullNumber
+from reconciler.forge.model import AddComment, Close, Login, Merge, OpenPull, PullNumber
 from reconciler.source.mirror import CommitId, Mirror
 from reconciler.source.objects import ObjectId
 from reconciler.source.writing import Identity
@@ -35,7 +35,9 @@ Files = Mapping[str, str | None]
 TEAMS = """\
 teams:
   payments: {members: [ines, tom], owns: ["agents/**", "skills/**"]}
-  platform: {members: [mara], owns: ["gateway/**", "interlock.yaml", "teams.yaml", "interlock.lock"]}
+  platform:
+    members: [mara]
+    owns: ["gateway/**", "interlock.yaml", "teams.yaml", "interlock.lock"]
 """
 START: Files = {
     **small_fleet.FILES,
@@ -116,7 +118,7 @@ class ConfigWorld:
             signer=None,
             mirror=Mirror.open_or_clone,
             seeded=random.Random,
-            fetch_every_ms=0,
+            fetch_every_ms=10**12,  # `_news` says when there is something to fetch
             forge=self._forge(config, "interlock", bot=True),
         )
 
@@ -148,7 +150,13 @@ class ConfigWorld:
         )
         done = self.writer.push({branch: (parent, commit)})
         assert done.pushed, done
+        self._news()
         return str(commit)
+
+    def _news(self) -> None:
+        """Somebody has written to the repository: the next tick fetches."""
+        if hasattr(self, "context"):
+            self.context.fetched_at = None
 
     def edit(self, path: str, old: str, new: str, *, branch: str = "main", by: str = "jun") -> str:
         """Replace one text of one file on a branch."""
@@ -173,12 +181,14 @@ class ConfigWorld:
         """Open a pull request."""
         forge = self._forge(self.writer, by)
         self.writer.fetch()
+        self._news()
         return forge.perform(OpenPull(branch, "main", title)).pull
 
     def say(self, pull: PullNumber, body: str, *, by: str) -> None:
         """Comment on it."""
         self.writer.fetch()
         self._forge(self.writer, by).perform(AddComment(pull, body))
+        self._news()
 
     def merge(self, pull: PullNumber, *, by: str = "jun", squash: bool = False) -> str:
         """Merge what is its head now; the commit that did it."""
@@ -187,8 +197,15 @@ class ConfigWorld:
         head = forge.pull(pull).head
         assert head is not None
         commit = forge.perform(Merge(pull, head, squash=squash)).commit
+        self._news()
         assert commit is not None
         return str(commit)
+
+    def close(self, pull: PullNumber, *, by: str = "jun") -> None:
+        """Close it without merging."""
+        self.writer.fetch()
+        self._forge(self.writer, by).perform(Close(pull))
+        self._news()
 
     def comment_of_us(self, pull: PullNumber, marker: str = "plan") -> str:
         """Our comment of a marker; "" when there is none."""

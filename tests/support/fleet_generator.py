@@ -132,14 +132,17 @@ class FleetRepo:
         return self.head()
 
 
-def generate(path: Path, size: int, *, seed: int = 7) -> FleetRepo:
-    """A fleet of `size` agents in a new bare repository at `path`, packed as a clone would be."""
+def generate(path: Path, size: int, *, seed: int = 7, gates: bool = True) -> FleetRepo:
+    """A fleet of `size` agents in a new bare repository at `path`, packed as a clone would be.
+
+    Without `gates` no agent has a suite: everything goes live at once.
+    """
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(path)], check=True)
-    files = _import(path, fleet(size, seed=seed), first=True)
+    files = _import(path, fleet(size, seed=seed, gates=gates), first=True)
     return FleetRepo(path, size, files)
 
 
-def fleet(size: int, *, seed: int = 7) -> Iterator[tuple[str, str]]:
+def fleet(size: int, *, seed: int = 7, gates: bool = True) -> Iterator[tuple[str, str]]:
     """The files of a fleet: (path, content)."""
     chance = random.Random(seed)
     skills = max(1, size // PER_SKILL)
@@ -152,7 +155,7 @@ def fleet(size: int, *, seed: int = 7) -> Iterator[tuple[str, str]]:
         chosen = {names[1 + i] for i in _draws(chance, weights, chance.randint(0, 3))}
         if number % 100 == 50:
             chosen.add(SHARED_SKILL)
-        yield from _agent(number, sorted(chosen), chance)
+        yield from _agent(number, sorted(chosen), chance, gates=gates)
 
 
 def agent_folder(number: int) -> str:
@@ -190,10 +193,12 @@ def _skill(name: str, chance: random.Random) -> Iterator[tuple[str, str]]:
         yield f"skills/{name}/reference.md", _prose(chance, 3000)
 
 
-def _agent(number: int, skills: list[str], chance: random.Random) -> Iterator[tuple[str, str]]:
+def _agent(
+    number: int, skills: list[str], chance: random.Random, *, gates: bool
+) -> Iterator[tuple[str, str]]:
     name, folder = _agent_name(number), agent_folder(number)
     team = number % TEAMS
-    gated = number % GATED == 13
+    gated = gates and number % GATED == 13
     model = chance.choice(["smart", "smart", "smart", "fast", "model-2", "model-4"])
     granted = sorted(set(_draws(chance, [1.0, 1.6, 2.0, 2.3, 2.5, 2.6], chance.randint(0, 2))))
     lines = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from gateway.values import Millis
 from reconciler.demo import tracker
 from reconciler.demo.story import CHAPTERS, tell
 from reconciler.demo.world import TRACKER_TOKEN
+from reconciler.operations import pulls
+from reconciler.process.forge import open_desk
 from reconciler.process.store import open_database
 from reconciler.record import audit, views
 from reconciler.record.rebuild import rebuild
@@ -26,6 +29,8 @@ from runner.spec import RunOutcome
 pytestmark = [pytest.mark.system, pytest.mark.timeout(2400)]
 
 REPORTS = "interlock/reports"
+PULLS = "interlock/pulls"
+PROVIDER_KEY = "sk-demo-0f6b2c9a71d84e53"
 
 
 class Told:
@@ -37,23 +42,86 @@ class Told:
         self.mirror = Mirror.open_or_clone(str(folder / "config.git"), folder / "look.git")
         self.signer = public_key(folder / "signing-key")
 
+    def pulls(self) -> dict[int, pulls.Shown]:
+        """Every pull request with what was said and checked."""
+        with open_desk(self.folder / "state", {}, repo=None, branch=None, login="mara") as desk:
+            found = pulls.listing(desk, everything=True)
+            assert found.findings == ()
+            return {int(p.number): pulls.show(desk, p.number) for p in found.pulls}
+
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     folder = tmp_path_factory.mktemp("story") / "demo"
-    assert tell(folder=folder, model=None, environment=dict(os.environ)) == 0
+    environment = {**os.environ, "OPENAI_API_KEY": PROVIDER_KEY}
+    assert tell(folder=folder, model=None, environment=environment) == 0
     return Told(folder)
 
 
 def test_every_chapter_came_true_and_the_decisions_stand_in_the_store(told: Told) -> None:
     states = [
-        row["state"]
+        (row["state"], row["pull"])
         for row in told.database.read(
-            "SELECT state FROM rollouts WHERE agent = 'ci-triage' ORDER BY opened_at, rollout"
+            "SELECT state, pull FROM rollouts WHERE agent = 'ci-triage' ORDER BY opened_at, rollout"
         )
     ]
-    assert len(CHAPTERS) == 6
-    assert states == ["promoted", "rejected", "rolled_back"]
+    assert len(CHAPTERS) == 8
+    assert states == [("promoted", None), ("rejected", 1), ("judged", 2), ("rolled_back", None)]
+
+
+def test_what_was_judged_on_its_pull_request_was_not_judged_again(told: Told) -> None:
+    rows = told.database.read(
+        "SELECT r.state, group_concat(DISTINCT c.kind) AS kinds FROM rollouts r JOIN receipts c"
+        " ON c.rollout = r.rollout AND c.kind <> 'sentinels' WHERE r.agent = 'ci-triage'"
+        " GROUP BY r.rollout, r.state"
+    )
+    assert {row["state"]: row["kinds"] for row in rows} == {
+        "promoted": "offline",
+        "rejected": "offline",
+        "judged": "offline",
+        "rolled_back": "canary",
+    }
+
+
+def test_each_pull_request_has_one_plan_comment_and_its_checks(told: Told) -> None:
+    shown = told.pulls()
+    assert sorted(shown) == [1, 2, 3, 4]
+    for number, one in shown.items():
+        plans = [c for c in one.comments if c.body.startswith("<!-- interlock:plan -->")]
+        assert [c.author for c in plans] == ["interlock"], number
+        assert one.pull.state.value == "merged"
+    checks = {n: {s.context: s.state.value for s in one.statuses} for n, one in shown.items()}
+    assert checks == {
+        1: {"interlock/plan": "success", "interlock/gate": "failure"},
+        2: {"interlock/plan": "success", "interlock/gate": "success"},
+        3: {"interlock/plan": "pending"},
+        4: {"interlock/plan": "pending"},
+    }
+
+
+def test_every_word_was_answered_once_and_one_approval_was_used_once(told: Told) -> None:
+    said = told.database.read("SELECT * FROM pull_comments ORDER BY pull, comment")
+    assert [(row["pull"], row["author"]) for row in said] == [(3, "aiko"), (3, "lena")]
+    markers = [
+        re.match(r"<!-- interlock:(answer-\d+) -->", comment.body)
+        for comment in told.pulls()[3].comments
+    ]
+    answered = [found[1] for found in markers if found is not None]
+    assert answered == [f"answer-{row['comment']}" for row in said]
+    (approval,) = told.database.read("SELECT * FROM approvals")
+    assert (approval["actor"], approval["scope"]) == ("lena", "agent/release-notes")
+    assert approval["consumed_at"] is not None
+    actions = [row["action"] for row in told.database.read("SELECT action FROM audit")]
+    assert actions.count("in_force.baseline") == 1, "after a rebuild everything was in force again"
+    assert actions.count("in_force.approved") == 1
+    assert actions.count("in_force.waits") == 2
+
+
+def test_no_commit_about_pull_requests_is_empty(told: Told) -> None:
+    history = told.mirror.first_parent_history(PULLS)
+    assert len(history) > 15
+    trees = [told.mirror.commit_info(commit).tree for commit in history]
+    assert all(a != b for a, b in itertools.pairwise(trees))
 
 
 def test_the_rejection_names_cases_and_how_surely(told: Told) -> None:
@@ -120,7 +188,7 @@ def test_no_effect_happened_twice(told: Told) -> None:
 
 def test_no_secret_is_in_git_or_in_the_state_directory(told: Told) -> None:
     private = (told.folder / "signing-key").read_text().splitlines()[1]
-    for secret in (TRACKER_TOKEN, private):
+    for secret in (TRACKER_TOKEN, PROVIDER_KEY, private):
         found = subprocess.run(
             ["grep", "-rlF", secret, str(told.folder / "state"), str(told.folder / "tracker")],
             capture_output=True,

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from gateway.policy import Access
 from reconciler.findings import Severity, quoted
-from reconciler.fleet.flows import leaks
+from reconciler.fleet.claims import owned
+from reconciler.fleet.flows import leaks, leaks_fix, leaks_told
 from reconciler.fleet.rules import Desk, Hit, agent_rule, named
 
 
@@ -21,14 +22,10 @@ def lethal_trifecta(desk: Desk) -> Iterator[Hit]:
     found = leaks(desk.sources, desk.uses)
     if not found:
         return
-    first = found[0]
-    tools = named(dict.fromkeys(flow.sink.tool for flow in found))
     yield Hit(
-        desk.role(first.sink.role),
-        f"{quoted(desk.agent.name)} reads {first.steer} (untrusted), sees {first.data} "
-        f"({first.data.sensitivity}) and may call {tools} without approval",
-        f"add approvals: {{{first.sink.tool}: pause_for_human}}, or restrict its arguments to one "
-        "exact value each, or take one of the three away",
+        desk.role(found[0].sink.role),
+        f"{quoted(desk.agent.name)} {leaks_told(found)}",
+        leaks_fix(found),
     )
 
 
@@ -114,7 +111,7 @@ def unclaimed_write(desk: Desk) -> Iterator[Hit]:
     """It writes through a server and claims nothing there."""
     claimed = {
         claim.pattern.removeprefix("mcp:").partition("/")[0]
-        for claim in desk.agent.owns
+        for claim in owned(desk.facts.fleet, desk.agent)
         if claim.realm == "mcp"
     }
     writing: dict[str, list[str]] = {}

@@ -67,7 +67,8 @@ def _comment(plan: Plan, fit: Fit, *, gate: str, live: str) -> str:
     if not plan.empty:
         parts += [
             *_needs(plan, fit),
-            *_collisions(plan.collisions, fit),
+            *_findings("Lethal trifecta", plan.leaks, fit),
+            *_findings("Collisions", plan.collisions, fit),
             *_broken(plan, fit),
             *_capabilities("New capabilities", "can newly", plan.gained, fit),
             *_capabilities("Removed capabilities", "can no longer", plan.lost, fit),
@@ -136,10 +137,10 @@ def _stricter(place: Place) -> str:
     return f"<sub>stricter in {sentence(tick(shown))}</sub>"
 
 
-def _collisions(findings: Sequence[Finding], fit: Fit) -> list[str]:
+def _findings(title: str, findings: Sequence[Finding], fit: Fit) -> list[str]:
     if not findings:
         return []
-    return [f"#### Collisions\n\n{_list(map(_finding, findings), len(findings), fit)}"]
+    return [f"#### {title}\n\n{_list(map(_finding, findings), len(findings), fit)}"]
 
 
 def _broken(plan: Plan, fit: Fit) -> list[str]:

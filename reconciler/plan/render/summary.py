@@ -7,14 +7,17 @@ what can it newly cost, and who is asked.
 from __future__ import annotations
 
 from gateway.values import show_usd
+from reconciler.findings import Severity
 from reconciler.plan.changes import Bill, Capability, Plan, Worst
 from reconciler.plan.model import Subject
 from reconciler.plan.phrases import listed, plural, tick
+from reconciler.plan.trifecta import KIND as TRIFECTA
 from reconciler.plan.weaker import TOLD
 
 NOTHING = "Nothing changes"
 MOST_NAMED = 3
 LABELS = {
+    TRIFECTA: "accepts a risk",
     TOLD: "weaker evals",
     "uncovered": "a rule falls away",
     "unknown": "unknown to this version",
@@ -33,6 +36,9 @@ def headline(plan: Plan) -> str:
     if plan.empty:
         return f"{NOTHING}: what is live is what this asks for"
     parts = [_agents(plan), _settings(plan), _powers(plan), _loosened(plan), _money(plan)]
+    leaking = sum(one.severity is Severity.ERROR for one in plan.leaks)
+    if leaking:
+        parts.append(f"{plural(leaking, 'agent')} could be made to send data away")
     if plan.collisions:
         parts.append(plural(len(plan.collisions), "collision"))
     if plan.broken:

@@ -172,12 +172,16 @@ class _Show:
 
     def findings(self, plan: Plan) -> str:
         lines: list[str] = []
-        if plan.collisions:
-            lines += [self.title("Collisions"), *(f"  {finding}" for finding in plan.collisions)]
+        for title, found in (
+            ("Lethal trifecta", plan.leaks),
+            ("Collisions", plan.collisions),
+        ):
+            if found:
+                lines += [self.title(title), *(f"  {finding}" for finding in found)]
         if plan.broken:
             lines += [self.title("In error; what is live stays")]
-            for name, found in plan.broken.items():
-                lines += [f"  {printable(name)}: {finding}" for finding in found[:1]]
+            for name, findings in plan.broken.items():
+                lines += [f"  {printable(name)}: {finding}" for finding in findings[:1]]
         return "\n".join(lines)
 
     def needs(self, plan: Plan) -> str:

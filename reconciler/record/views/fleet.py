@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.database import Row, Transaction
 from gateway.values import Millis, NanoUSD
+from reconciler.findings import printable
 from reconciler.gates.live import judge_run
 from reconciler.record.calendar import days_back
 from reconciler.record.views import money
@@ -203,7 +204,9 @@ class _Seen:
             )
         self.open = {
             r["agent"]: r
-            for r in tx.read("SELECT * FROM rollouts WHERE closed_at IS NULL ORDER BY opened_at")
+            for r in tx.read(
+                "SELECT * FROM rollouts WHERE closed_at IS NULL AND pull IS NULL ORDER BY opened_at"
+            )
         }
         self.costs = money.by_purpose(tx, since)
         self.week: dict[str, list[Row]] = defaultdict(list)
@@ -294,5 +297,5 @@ def _texts(findings: str) -> tuple[str, ...]:
     for item in json.loads(findings):
         fix = f"; {item['fix']}" if item.get("fix") else ""
         place = f"{item.get('file')}:{item.get('line')}:{item.get('column')}"
-        found.append(f"{place} {item.get('message')}{fix}")
+        found.append(printable(f"{place} {item.get('message')}{fix}"))
     return tuple(found)

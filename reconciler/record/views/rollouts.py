@@ -36,6 +36,8 @@ class RolloutView:
     opened_at: Millis
     since: Millis
     closed_at: Millis | None
+    pull: int | None = None
+    """The pull request whose head it judges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ def view_of(row: Row) -> RolloutView:
         opened_at=Millis(row["opened_at"]),
         since=Millis(row["since"]),
         closed_at=row["closed_at"],
+        pull=row["pull"],
     )
 
 

@@ -162,10 +162,21 @@ def tighter(files: Files) -> None:
     edit(files, SERVERS, '["*.delete_*", "*.drop_*"]', '["*.delete_*", "*.drop_*", "*.purge_*"]')
 
 
+def leak(files: Files) -> None:
+    """A loop that reads what others write may send it to the world: this fails."""
+    edit(
+        files,
+        SERVERS,
+        "      delete_project:",
+        "      post: {access: [egress], description: Post a text to the public site., input_schema: {type: object, properties: {text: {type: string}}}}\n      delete_project:",
+    )
+    edit(files, NOTES, "[list_changes, save_draft]", "[list_changes, save_draft, post]")
+
+
 def broken(files: Files) -> None:
     """One agent is in error, another changes."""
     edit(files, AUDIT, "model: other-smart", "model: other-smrt")
-    edit(files, NOTES, "max_cost_per_run: 0.02", "max_cost_per_run: 0.04")
+    edit(files, NOTES, "  rollout:", "  harness: {max_cost_per_run: 0.04}\n  rollout:")
 
 
 def comments_only(files: Files) -> None:
@@ -187,6 +198,7 @@ PULL_REQUESTS: Mapping[str, Callable[[Files], None]] = {
     for change in (
         new_tool, destructive_tool, wider_argument, higher_budget, prompt_edit, skill_edit,
         new_agent, removed_agent, rename, provider_address, reclassified_tool, weaker_suite,
-        team_member, more_often, model_swap, gate_dropped, tighter, broken, comments_only, hostile,
+        team_member, more_often, model_swap, gate_dropped, tighter, leak, broken, comments_only,
+        hostile,
     )
 }  # fmt: skip

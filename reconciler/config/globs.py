@@ -1,4 +1,4 @@
-"""Whether two globs can mean the same thing: what a collision of claims is decided by.
+"""Whether two globs can mean the same thing: what a collision of claims is decided by, everywhere.
 
 Both patterns become small automata, and the question is whether some text leads through both. So
 the answer is exact, and costs at most pattern times pattern: no text is ever tried. `*` and `?`
@@ -15,6 +15,10 @@ SPECIAL = "*?["
 LONGEST = 256
 """Letters of a pattern; a longer one is compared by its literal beginning only: it may overlap."""
 
+MOST_STEPS = 2_000_000
+"""Steps of comparing at most, for all claims together: a few seconds. Only globs without a literal
+beginning get anywhere near."""
+
 NO_SLASH = "?"
 ANY = "*"
 
@@ -29,6 +33,20 @@ class _Automaton:
     accepting: frozenset[int]
 
 
+@dataclass(slots=True)
+class Meter:
+    """What comparing costs, counted down: one for a pair, and one for each pair of states looked
+    at. Below zero it is time to stop; a comparison that has begun is ended."""
+
+    left: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more should be compared."""
+        return self.left < 0
+
+
+@lru_cache(maxsize=65_536)
 def literal_prefix(pattern: str) -> str:
     """What every text that the pattern matches begins with: the folder, or the whole."""
     for at, letter in enumerate(pattern):
@@ -42,8 +60,10 @@ def is_glob(pattern: str) -> bool:
     return any(letter in SPECIAL for letter in pattern)
 
 
-def can_meet(one: str, other: str) -> bool:
+def can_meet(one: str, other: str, *, meter: Meter | None = None) -> bool:
     """Whether some text matches both, or one names a folder that the other reaches into."""
+    meter = meter or Meter(MOST_STEPS)
+    meter.left -= 1
     if one == other:
         return True
     a, b = (f"{prefix}/" if (prefix := literal_prefix(p)) else "" for p in (one, other))
@@ -51,27 +71,28 @@ def can_meet(one: str, other: str) -> bool:
         return False
     if max(len(one), len(other)) > LONGEST:
         return True
-    if _common(_automaton(one), _automaton(other)):
+    if _common(_automaton(one), _automaton(other), meter):
         return True
-    return _reaches_into(one, other) or _reaches_into(other, one)
+    return _reaches_into(one, other, meter) or _reaches_into(other, one, meter)
 
 
-def _reaches_into(pattern: str, folder: str) -> bool:
+def _reaches_into(pattern: str, folder: str, meter: Meter) -> bool:
     """Whether `folder` matches a folder that `pattern` names in so many letters."""
     parts = literal_prefix(pattern).split("/")
     whole = len(parts) if is_glob(pattern) else len(parts) - 1
     return any(
-        _common(_automaton("/".join(parts[:depth])), _automaton(folder))
+        _common(_automaton("/".join(parts[:depth])), _automaton(folder), meter)
         for depth in range(1, whole + 1)
         if parts[0]
     )
 
 
-def _common(one: _Automaton, other: _Automaton) -> bool:
+def _common(one: _Automaton, other: _Automaton, meter: Meter) -> bool:
     seen = {(0, 0)}
     left = [(0, 0)]
     while left:
         a, b = left.pop()
+        meter.left -= 1
         if a in one.accepting and b in other.accepting:
             return True
         following = [(state, b) for state in one.free[a]] + [(a, state) for state in other.free[b]]
