@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import Any
 
 import yaml
+from yaml._yaml import CParser
 
 from reconciler.config.secrets import secret_kind
 
@@ -46,7 +47,7 @@ class _Composer(yaml.CSafeLoader):
 
     def __init__(self, text: str) -> None:
         # Not CSafeLoader's: that prepares a constructor and a resolver, which nobody asks here.
-        yaml.cyaml.CParser.__init__(self, text)
+        CParser.__init__(self, text)
 
     def descend_resolver(self, parent: Any, index: Any) -> None:
         self.depth += 1
@@ -63,8 +64,8 @@ class _Composer(yaml.CSafeLoader):
 class _Shallow(_Composer):
     """As `_Composer`, of a text that cannot be deep enough to harm C: no Python for each node."""
 
-    descend_resolver = staticmethod(operator.is_)
-    ascend_resolver = staticmethod(tuple)
+    descend_resolver = staticmethod(operator.is_)  # type: ignore[assignment]
+    ascend_resolver = staticmethod(tuple)  # type: ignore[assignment]
 
 
 def _composer(text: str) -> _Composer:

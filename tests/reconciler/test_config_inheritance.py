@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -335,7 +337,7 @@ STEPS = {
 
 NAMES = list(STEPS)
 PAIRS = [
-    *zip(NAMES, NAMES[1:], strict=False),
+    *itertools.pairwise(NAMES),
     *((name, "nothing") for name in NAMES),
     *(("nothing", name) for name in NAMES),
 ]

@@ -20,11 +20,11 @@ from reconciler.plan import (
     held_units,
     people_of_units,
     side_of,
+    sides,
     units_of,
     waiting,
 )
 from reconciler.plan import diff as differ
-from reconciler.plan import sides
 from reconciler.plan.money import daily, yearly
 from reconciler.release import compile_fleet, release_of
 from reconciler.source.tree import MemoryTree
