@@ -297,7 +297,7 @@ def _write_waiting(
             continue
         kind, _, name = subject.scope.partition("/")
         asked = " and ".join(
-            " or ".join(owners) or "an owner (nobody owns it)" for owners in needed
+            " or ".join(owners) or "an operator (nobody owns it)" for owners in needed
         )
         audit.append(
             tx,

@@ -107,7 +107,7 @@ def _needs(plan: Plan, fit: Fit) -> list[str]:
     if nobody:
         how += (
             f" Nobody owns the files of {sentence(', '.join(tick(n) for n in nobody[:5]))}:"
-            " give them an owner in teams.yaml or CODEOWNERS first."
+            " an operator decides about them with `interlock approve`."
         )
     return [f"#### Needs approval\n\n{table}\n\n{how}"]
 
