@@ -57,9 +57,8 @@ def status_command(state: Path, as_json: bool) -> None:
         now = SystemClock.from_environment(os.environ).now()
         fleet = views.fleet(tx, now)
         rollouts = views.rollouts(tx, limit=12)
-        waiting = views.waiting(tx)
     if as_json:
-        show_json({"fleet": plain(fleet), "rollouts": plain(rollouts), "waiting": plain(waiting)})
+        show_json({"fleet": plain(fleet), "rollouts": plain(rollouts)})
         return
     running = sum(1 for agent in fleet.agents if agent.stable)
     click.echo(
@@ -88,7 +87,7 @@ def status_command(state: Path, as_json: bool) -> None:
     attention = [
         *(
             f"waits  {w.scope}: {w.what[0]}; decide with `interlock approve {w.id}`"
-            for w in waiting
+            for w in fleet.waiting
             if w.kind == "change"
         ),
         *(f"stop   {s.agent}: {s.reason} ({s.actor}, {moment(s.at)})" for s in fleet.stops),

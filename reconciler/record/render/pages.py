@@ -33,6 +33,7 @@ STATES = {
     "canary": "canary",
     "evaluating": "evaluating",
     "awaiting_approval": "awaiting approval",
+    "judged": "judged on its pull request",
 }
 VERDICTS = {"good": "✓ good", "bad": "✗ bad", "none": "–"}
 MARKS = {"pass": "✓", "fail": "✗", "hold": "?", "more": "…"}

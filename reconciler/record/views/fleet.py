@@ -16,6 +16,7 @@ from reconciler.record.calendar import days_back
 from reconciler.record.views import money
 from reconciler.record.views.rollouts import RolloutView, view_of
 from reconciler.record.views.runs import RunView, views_of
+from reconciler.record.views.waiting import WaitingView, waiting
 from reconciler.triggers import next_due
 from runner.spec import RunOutcome
 
@@ -126,6 +127,8 @@ class FleetView:
     runs_week: int
     accepted_week: int
     cost_week: Mapping[str, int] = field(default_factory=dict)
+    waiting: tuple[WaitingView, ...] = ()
+    """What waits for a person."""
 
     @property
     def cost_week_nano(self) -> int:
@@ -151,6 +154,7 @@ def fleet(tx: Transaction, now: Millis) -> FleetView:
         runs_week=sum(a.runs_week for a in agents),
         accepted_week=sum(a.accepted_week for a in agents),
         cost_week=dict(sorted(costs.items())),
+        waiting=waiting(tx),
     )
 
 

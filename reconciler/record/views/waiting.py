@@ -35,7 +35,7 @@ def waiting(tx: Transaction) -> tuple[WaitingView, ...]:
             id=one.id,
             kind="change",
             scope=one.subject.scope,
-            what=tuple(loosening.text for loosening in one.subject.loosenings),
+            what=tuple(loosening.text.replace("`", "") for loosening in one.subject.loosenings),
             places=tuple(str(loosening.place) for loosening in one.subject.loosenings),
             needs=one.lacking,
             authors=one.authors,
