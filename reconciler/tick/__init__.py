@@ -37,6 +37,8 @@ class Ticked:
     open_runs: int
     open_live: int
     problems: list[str] = field(default_factory=list)
+    unread: bool = False
+    """A run ended while this tick was at work: it is neither open nor read yet."""
 
     @property
     def changed(self) -> bool:
@@ -45,8 +47,8 @@ class Ticked:
 
     @property
     def busy(self) -> bool:
-        """Runs are open."""
-        return self.open_runs > 0
+        """Runs are open, or have ended and were not read."""
+        return self.open_runs > 0 or self.unread
 
 
 def _read_ends(context: Context) -> tuple[int, int]:
@@ -110,7 +112,10 @@ def tick(context: Context) -> Ticked:
         # Harm found now must stop the next assignment: rollouts move before a run is assigned.
         if not context.draining:
             started = assign.due(context, declared, happened)
+    # In this order: a run that ends between the two is seen by the second.
     open_runs = queue.open_runs(context.database)
+    with context.database.snapshot() as tx:
+        unread = queue.any_unread_end(tx)
     return Ticked(
         commit=declared.commit if declared else None,
         graded=graded,
@@ -121,4 +126,5 @@ def tick(context: Context) -> Ticked:
         open_runs=len(open_runs),
         open_live=sum(1 for run in open_runs if run["purpose"] == "live"),
         problems=list(context.problems),
+        unread=unread,
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import reconciler.tick as tick_room
 from gateway import access
 from gateway.database import Row
 from tests.support.config_world import ConfigWorld
@@ -266,3 +268,21 @@ def test_an_approval_before_any_plan_was_shown_does_not_count(world: ConfigWorld
     world.merge(pull)
     world.settle()
     assert world.waiting() == ["agent/notes"]
+
+
+def test_a_job_does_not_end_while_a_run_that_has_ended_is_not_read(
+    world: ConfigWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.push({"agents/triage/triage.md": "Mend it.\n"}, by="tom")
+    world.edit("agents/triage/agent.yaml", "triage.md@v2", "triage.md", by="tom")
+    world.tick()
+    real = tick_room.assign.due
+
+    def ends_meanwhile(*given: Any) -> Any:
+        world.end_evals()  # runners do not wait for a tick
+        return real(*given)
+
+    monkeypatch.setattr(tick_room.assign, "due", ends_meanwhile)
+    ticked = world.tick()
+    assert ticked.open_runs == 0
+    assert ticked.busy
