@@ -380,7 +380,11 @@ def unread_ends(reader: Database | Transaction, purpose: Purpose) -> list[Row]:
 
 def any_unread_end(reader: Database | Transaction) -> bool:
     """Whether some run has ended since the reconciler last read outcomes."""
-    return reader.one("SELECT run FROM ends LIMIT 1") is not None
+    # Joined, so that a row of a run that is not there any more keeps nobody waiting.
+    row = reader.one(
+        "SELECT e.run FROM ends e JOIN runs r ON r.run = e.run WHERE r.status = 'finished' LIMIT 1"
+    )
+    return row is not None
 
 
 def ends_read(tx: Transaction, runs: Iterable[str]) -> None:

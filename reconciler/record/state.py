@@ -69,7 +69,7 @@ CLAIMS = Table("claims", "state/claims", "run", key="run")
 LEDGER = "state/ledger/"
 REFILLED = ("runs", "journal", "calls", "audit")
 """Tables that are filled from the reports and the ledger."""
-DROPPED = ("budget_windows", "budget_basis", "tokens", "sockets")
+DROPPED = ("budget_windows", "budget_basis", "tokens", "sockets", "ends")
 """Tables that must not outlive what they were about: totals are counted anew, and no token of
 before a rebuild opens anything after it."""
 
