@@ -24,7 +24,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway import access, calls
+from gateway import access, calls, schema
 from gateway.app import sockets
 from gateway.app.control import ControlApp
 from gateway.app.face import GatewayApp, for_principal
@@ -91,7 +91,7 @@ class _Server(uvicorn.Server):
 async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock, log: Log) -> None:
     """Run until SIGTERM or SIGINT. Raises DatabaseError, OSError (address in use)."""
     database = Database(settings.database)
-    database.migrate(calls.MIGRATIONS)
+    database.migrate(schema.MIGRATIONS)
     with database.transaction() as tx:
         try:
             rules = access.current_policy(tx)[1].budgets

@@ -31,6 +31,13 @@ class Code(StrEnum):
     PROVIDER_ERROR = "provider_error"
     PROVIDER_BUSY = "provider_busy"
     NO_POLICY = "no_policy"
+    RATE_LIMITED = "rate_limited"
+    QUEUE_FULL = "queue_full"
+    GUARDRAIL = "guardrail"
+    TOOL_CHANGED = "tool_changed"
+    NO_DELEGATION = "no_delegation"
+    TOO_LARGE = "too_large"
+    TOO_SLOW = "too_slow"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -53,11 +60,27 @@ STATUS: dict[Code, int] = {
     Code.PROVIDER_ERROR: 502,
     Code.PROVIDER_BUSY: 429,
     Code.NO_POLICY: 503,
+    Code.RATE_LIMITED: 429,
+    Code.QUEUE_FULL: 429,
+    Code.GUARDRAIL: 403,
+    Code.TOOL_CHANGED: 403,
+    Code.NO_DELEGATION: 403,
+    Code.TOO_LARGE: 413,
+    Code.TOO_SLOW: 408,
     Code.INTERNAL_ERROR: 500,
 }
 
 RETRYABLE = frozenset(
-    {Code.IN_FLIGHT, Code.PROVIDER_ERROR, Code.PROVIDER_BUSY, Code.NO_POLICY, Code.INTERNAL_ERROR}
+    {
+        Code.IN_FLIGHT,
+        Code.PROVIDER_ERROR,
+        Code.PROVIDER_BUSY,
+        Code.NO_POLICY,
+        Code.RATE_LIMITED,
+        Code.QUEUE_FULL,
+        Code.TOO_SLOW,
+        Code.INTERNAL_ERROR,
+    }
 )
 """Codes that the same request, sent again, may overcome without anybody doing anything."""
 

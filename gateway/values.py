@@ -151,7 +151,11 @@ class EffectKey:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling the gateway: one role of one run, pinned to one release."""
+    """Who is calling the gateway: one role of one run, pinned to one release.
+
+    A person or a service that calls from outside a run is a principal too: its `agent` is
+    `user:NAME` or `service:NAME`, its run is made from its token, and its release is `rel-none`.
+    """
 
     run: RunId
     agent: AgentName
@@ -160,6 +164,10 @@ class Principal:
     release: ReleaseDigest
     purpose: Purpose
     occurrence: Occurrence
+    user: str | None = None
+    """The person a run or a call is for, as the forge or the operator names them."""
+    tags: tuple[str, ...] = ()
+    """What budgets may match on besides; sorted."""
 
 
 def canonical_json(value: Json) -> bytes:

@@ -84,11 +84,6 @@ def tidy(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     )
 
 
-def blocking(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The errors among them, in order."""
-    return tidy(f for f in findings if f.severity is Severity.ERROR)
-
-
 def render(findings: Iterable[Finding]) -> str:
     """One finding a line, errors unmarked, the others marked; `""` when there are none."""
     return "\n".join(

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway import access, calls
+from gateway import access, schema
 from gateway.clock import SystemClock
 from gateway.database import Database, GroupCommit
 from gateway.values import RunId
@@ -158,7 +158,7 @@ async def serve(
     """Run the process until SIGTERM or SIGINT."""
     parent = os.getppid()
     database, clock = Database(database_path), SystemClock.from_environment(os.environ)
-    database.migrate((*calls.MIGRATIONS, *queue.MIGRATIONS))
+    database.migrate((*schema.MIGRATIONS, *queue.MIGRATIONS))
     work = Queue(database, clock, owner, lease_ms=LEASE_MS)
     work.release_own()
     commits = GroupCommit(database)

@@ -268,14 +268,14 @@ def test_layers_and_confinement_hold_on_an_innocent_sketch(sketch: Path) -> None
         ("runner/engine.py", "import docker", "docker only in runner.sandbox"),
         ("gateway/calls.py", "import sqlite3", "sqlite3 and psycopg only in gateway.database"),
         ("runner/client.py", "import httpx", "httpx only in reconciler.forge and checks"),
-        ("gateway/policy.py", "import yaml", "YAML only in reconciler.config"),
+        ("gateway/keys.py", "import yaml", "YAML only in reconciler.config"),
         ("runner/spec.py", "from ruamel.yaml import YAML", "YAML only in reconciler.config"),
     ],
 )
 def test_a_broken_contract_turns_the_linter_red(
     sketch: Path, module: str, line: str, contract: str
 ) -> None:
-    for room in ("gateway/policy", "runner/queue", "reconciler/cli", "reconciler/web"):
+    for room in ("gateway/keys", "runner/queue", "reconciler/cli", "reconciler/web"):
         (sketch / f"{room}.py").touch()
     (sketch / module).write_text(line + "\n")
     outcome = _lint_imports(sketch)

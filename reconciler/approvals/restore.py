@@ -22,7 +22,7 @@ from gateway.policy import (
     ToolServer,
     VirtualModel,
 )
-from gateway.rules import Guardrail, RateLimit
+from gateway.policy.rules import Guardrail, RateLimit
 from gateway.values import Json
 from reconciler.config import Fleet, RolloutPolicy
 from reconciler.plan.model import Unit

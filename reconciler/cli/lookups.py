@@ -192,7 +192,7 @@ def _spends(found: Touches) -> list[str]:
     for rule in found.spend.budgets:
         shared = "each agent" if rule.each_agent else "shared"
         audit = ", not enforced" if rule.mode == "audit" else ""
-        lines.append(f"{show_usd(rule.limit)} a {rule.window} ({rule.name}, {shared}{audit})")
+        lines.append(f"{show_usd(rule.limit or 0)} a {rule.window} ({rule.name}, {shared}{audit})")
     return lines
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from gateway import policy as gateway
-from gateway.rules import Guardrail, RateLimit
+from gateway.policy.rules import Guardrail, RateLimit
 from gateway.values import TeamName
 from reconciler.config.fleet import OwnerRule, RolloutPolicy, TeamConfig
 from reconciler.config.inheritance import Layer, layer

@@ -81,19 +81,17 @@ def load(
     *,
     history: History = NO_HISTORY,
     previous: values.Loaded | None = None,
-    memo: Memo | None = None,
 ) -> values.Loaded:
     """Read, resolve and check everything a commit declares.
 
     `previous` is an earlier outcome, of any tree: what the difference does not reach is used
-    again. `memo` keeps parsed documents between loads that do not know of each other. Never
-    raises for what is in the tree: errors of the repository are findings, with file, line and
-    column.
+    again. Never raises for what is in the tree: errors of the repository are findings, with file,
+    line and column.
     """
     before = previous.memory if previous is not None else None
     if not isinstance(before, _Memory):
         with _undisturbed():
-            return _Loading(tree, history, memo or Memo(), None, None).loaded(None)
+            return _Loading(tree, history, Memo(), None, None).loaded(None)
     asked = changed_answers(before.answers, history)
     if not asked and tree.oid("") == before.tree.oid(""):
         assert previous is not None
@@ -107,7 +105,7 @@ def load(
         with _undisturbed():
             return _Loading(tree, history, before.memo, None, None).loaded(None)
     stale.add(asked)
-    return _Loading(tree, history, memo or before.memo, before, stale).loaded(previous)
+    return _Loading(tree, history, before.memo, before, stale).loaded(previous)
 
 
 @contextmanager

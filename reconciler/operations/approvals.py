@@ -1,24 +1,19 @@
 """Saying yes or no: to what a change may newly do, and to rollouts that wait for a person.
 
-One implementation for the command line and for comments on pull requests. Whether a person's word
-counts is decided in `reconciler.approvals.decide`, by the owners that are in force.
+For the command line; comments on pull requests are `reconciler.tick.comments`. Whether a person's
+word counts, and how it is kept, is the same for both: `reconciler.tick.approving`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 from gateway.database import Transaction
-from gateway.values import Millis, TeamName
 from reconciler.approvals import decide, store
 from reconciler.approvals.store import Waiting
-from reconciler.config import TeamConfig
-from reconciler.forge.people import is_author
 from reconciler.operations import Done, Refused
-from reconciler.plan.model import Subject
 from reconciler.record import audit
 from reconciler.rollout import store as rollouts
 from reconciler.rollout.model import Rollout, State
+from reconciler.tick import approving
 from reconciler.tick import rollouts as moving
 from reconciler.tick.context import Context
 from reconciler.tick.declare import declare
@@ -38,17 +33,18 @@ def approve(context: Context, name: str, *, reason: str, actor: str) -> Done:
     with context.database.transaction() as tx:
         found = _waiting(tx, name)
         if found is not None:
-            approve_subject(
+            objection = approving.approve(
                 tx,
                 found.subject,
                 actor=actor,
                 reason=reason,
-                pull=None,
-                head=found.commit,
-                teams=teams_in_force(tx),
                 authors=found.authors,
+                head=found.commit,
+                pull=None,
                 now=now,
             )
+            if objection is not None:
+                raise Refused(f"{found.subject.scope}: {objection}")
             lacking = decide.lacking(
                 found.subject, store.usable(tx, now), teams=teams_in_force(tx), now=now
             )
@@ -66,36 +62,6 @@ def approve(context: Context, name: str, *, reason: str, actor: str) -> Done:
     return Done(f"{rollout.agent}: {name} is approved and goes on", name)
 
 
-def approve_subject(
-    tx: Transaction,
-    subject: Subject,
-    *,
-    actor: str,
-    reason: str,
-    pull: int | None,
-    head: str,
-    teams: Mapping[TeamName, TeamConfig],
-    authors: Collection[str],
-    now: Millis,
-) -> None:
-    """Keep one approval, with its audit line. Raises Refused when the actor may not give it."""
-    objection = decide.objection(
-        subject, actor, teams=teams, author=is_author(actor, authors), operator=pull is None
-    )
-    if objection is not None:
-        raise Refused(f"{subject.scope}: {objection}")
-    store.approve(tx, subject, actor=actor, reason=reason, pull=pull, head=head, now=now)
-    audit.append(
-        tx,
-        now=now,
-        actor=actor,
-        action="approve",
-        agent=_agent_of(subject.scope),
-        subject=store.waiting_id(subject),
-        reason=f"{subject.scope}: " + "; ".join(one.text for one in subject.loosenings),
-    )
-
-
 def reject(context: Context, name: str, *, reason: str, actor: str) -> Done:
     """Say no: a rollout that waits is rejected; approvals given so far for a change are void.
 
@@ -108,12 +74,12 @@ def reject(context: Context, name: str, *, reason: str, actor: str) -> Done:
         found = _waiting(tx, name)
         if found is not None:
             void = store.void(tx, found.subject.digest)
-            scope, agent = found.subject.scope, _agent_of(found.subject.scope)
+            scope, agent = found.subject.scope, found.subject.agent
             said = f"{scope}: rejected; {void} approvals are void, what was in force stays"
         else:
             rollout = _rollout(tx, name)
             rollouts.save(tx, moving.closed(rollout, State.REJECTED, f"{actor}: {reason}", now))
-            agent = str(rollout.agent)
+            agent = rollout.agent
             said = f"{agent}: {name} is rejected; {rollout.stable or 'nothing'} stays live"
         audit.append(
             tx, now=now, actor=actor, action="reject", agent=agent, subject=name, reason=reason
@@ -135,11 +101,6 @@ def _rollout(tx: Transaction, name: str) -> Rollout:
     ]
     waiting = ", ".join(known) if known else "nothing waits for a person"
     raise Refused(f"there is no {name!r} to decide about; {waiting}")
-
-
-def _agent_of(scope: str) -> str | None:
-    kind, _, name = scope.partition("/")
-    return name if kind == "agent" else None
 
 
 def _need_reason(reason: str) -> None:

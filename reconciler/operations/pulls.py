@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reconciler.findings import Finding
@@ -141,11 +140,6 @@ def merge(desk: Desk, number: int, *, head: str | None, squash: bool) -> Perform
 def close(desk: Desk, number: int) -> Performed:
     """Close it without merging. ForgeRefused."""
     return desk.forge.perform(Close(PullNumber(number)))
-
-
-def failing(statuses: Sequence[Status]) -> tuple[Status, ...]:
-    """Those that do not say success."""
-    return tuple(status for status in statuses if status.state != "success")
 
 
 def _head(desk: Desk, number: PullNumber, given: str | None) -> CommitId:

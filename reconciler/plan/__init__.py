@@ -9,7 +9,7 @@ from reconciler.plan.collisions import collisions_of
 from reconciler.plan.diff import FLEET_AGENTS, diff
 from reconciler.plan.model import Loosening, Side, Standing, Subject, Unit
 from reconciler.plan.sides import Memo, facts_of, people_of_units, side_of, standing_of, units_of
-from reconciler.plan.waiting import held_units, waiting
+from reconciler.plan.waiting import waiting
 
 __all__ = [
     "FLEET_AGENTS",
@@ -26,7 +26,6 @@ __all__ = [
     "collisions_of",
     "diff",
     "facts_of",
-    "held_units",
     "people_of_units",
     "side_of",
     "standing_of",

@@ -152,13 +152,6 @@ def _destructive(desk: Desk, then: Mapping[str, Reach], now: Mapping[str, Reach]
                 )
 
 
-def _approval_path(desk: Desk, tool: str) -> str:
-    """Approvals are written by `server.tool` or by the tool's name alone."""
-    paths = (f"approvals.{tool}", f"approvals.{tool.partition('.')[2]}")
-    stated = {*desk.before.origins} or desk.context.paths.get("fleet/defaults", frozenset())
-    return next((path for path in paths if path in stated), paths[0])
-
-
 def _leaves(desk: Desk, changed: Mapping[str, tuple[Json, Json]]) -> None:
     """Leaves that hold settings, field by field. Texts and powers are not settings."""
     for path, (old, new) in changed.items():

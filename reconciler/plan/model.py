@@ -102,6 +102,17 @@ class Subject:
         )
 
     @property
+    def agent(self) -> AgentName | None:
+        """The agent it is about; None for a shared unit."""
+        kind, _, name = self.scope.partition("/")
+        return AgentName(name) if kind == "agent" else None
+
+    @property
+    def told(self) -> str:
+        """What is loosened, on one line."""
+        return "; ".join(one.text for one in self.loosenings)
+
+    @property
     def owners(self) -> tuple[tuple[str, ...], ...]:
         """Sets of owners; one of each set must approve."""
         return tuple(sorted({one.owners for one in self.loosenings}))

@@ -26,9 +26,3 @@ def waiting(plan: Plan, approved: AbstractSet[str]) -> dict[AgentName, tuple[Sub
         for name, scopes in plan.depends.items()
     }
     return {name: subjects for name, subjects in sorted(found.items()) if subjects}
-
-
-def held_units(plan: Plan, approved: AbstractSet[str]) -> dict[str, Subject]:
-    """Shared settings that keep the value in force (or stay absent), by the unit's name."""
-    changed = {change.name for change in plan.units}
-    return {s.scope: s for s in plan.subjects if s.digest not in approved and s.scope in changed}

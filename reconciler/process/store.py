@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import gateway.calls
+import gateway.schema
 import reconciler.schema
 import runner.queue
 from gateway.database import Database, Migration
@@ -15,7 +15,7 @@ DATABASE = "interlock.sqlite"
 def migrations() -> tuple[Migration, ...]:
     """Every package's schema, forward from nothing."""
     return (
-        *gateway.calls.MIGRATIONS,
+        *gateway.schema.MIGRATIONS,
         *runner.queue.MIGRATIONS,
         *reconciler.schema.MIGRATIONS,
     )

@@ -239,6 +239,7 @@ def _slice(spec: RunSpec, platform: Policy) -> int:
         rule.limit
         for rule in platform.budgets
         if rule.window is Window.RUN
+        and rule.limit is not None
         and rule.mode == "enforce"
         and fnmatchcase(spec.agent, rule.agent)
         and fnmatchcase(spec.team, rule.team)

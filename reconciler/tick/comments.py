@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from gateway.database import Transaction
 from gateway.values import Millis
-from reconciler.approvals import decide
 from reconciler.approvals import store as approvals
 from reconciler.approvals.store import Waiting
 from reconciler.forge import commands
@@ -21,6 +20,7 @@ from reconciler.plan import Subject
 from reconciler.record import audit
 from reconciler.source.merging import commits_between
 from reconciler.source.objects import CommitId, ObjectId
+from reconciler.tick import approving
 from reconciler.tick.context import Context, Looked
 from reconciler.tick.force import teams_in_force
 
@@ -145,7 +145,6 @@ def _approve(
             answer.lines.append(f"- `{scope}` needs no approval here")
     if not subjects and not scopes:
         answer.lines.append("Nothing here needs an approval.")
-    teams = teams_in_force(tx)
     waits = {one.subject.scope: one for one in approvals.waiting(tx)}
     for subject in wanted:
         waiting = waits.get(subject.scope)
@@ -164,31 +163,19 @@ def _approve(
             continue
         # What waits on the branch is part of what is approved here, and so are its authors.
         made = (*authors, *(waiting.authors if waiting is not None else ()))
-        objection = decide.objection(
-            subject, said.author, teams=teams, author=is_author(said.author, made)
-        )
-        if objection is not None:
-            answer.lines.append(f"- `{subject.scope}`: not approved: {objection}")
-            continue
-        approvals.approve(
+        objection = approving.approve(
             tx,
             subject,
             actor=said.author,
             reason=f"comment {said.id} on #{pull.number}",
-            pull=pull.number,
+            authors=made,
             head=said.head or "",
+            pull=pull.number,
             now=now,
         )
-        audit.append(
-            tx,
-            now=now,
-            actor=said.author,
-            action="approve",
-            agent=subject.scope.partition("/")[2] if subject.scope.startswith("agent/") else None,
-            subject=approvals.waiting_id(subject),
-            reason=f"#{pull.number} {subject.scope}: "
-            + "; ".join(one.text for one in subject.loosenings),
-        )
+        if objection is not None:
+            answer.lines.append(f"- `{subject.scope}`: not approved: {objection}")
+            continue
         answer.lines.append(f"- `{subject.scope}`: approved by {said.author}")
 
 

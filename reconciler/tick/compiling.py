@@ -76,7 +76,6 @@ def compile_tree(context: Context, tree: LinkedTree, commit: str) -> Compiled:
         tree,
         history=context.history or NO_HISTORY,
         previous=before.loaded if before is not None else None,
-        memo=context.memo,
     )
     whole = release.compile_loaded(loaded, previous=before)
     if whole.fleet is None:

@@ -12,7 +12,6 @@ from gateway.values import AgentName, Clock, Millis
 from reconciler import release
 from reconciler.config import AgentConfig, Fleet
 from reconciler.config.history import GitHistory
-from reconciler.config.reader import Memo
 from reconciler.findings import Finding
 from reconciler.forge.model import Forge, PullNumber
 from reconciler.plan import Plan, Subject
@@ -163,8 +162,6 @@ class Context:
     draining: bool = False
     """True after a job's deadline: no new live run is begun."""
     declared: Declared | None = None
-    memo: Memo = field(default_factory=Memo)
-    """Parsed documents by blob OID: a commit re-parses only what it changed."""
     news: News = field(default_factory=News)
     """What the stages of a tick still have to look at: never the whole fleet but the first time."""
     timetable: Timetable = field(default_factory=Timetable)

@@ -92,7 +92,7 @@ def force(
         row = store.in_force_of(tx, store.AGENT + name)
         if row is not None:
             rows[name] = row
-    forced = _with_kept(context, found, kept_back, rows)
+    forced = _with_kept(context, tx, found, kept_back, rows)
     return forced, None if changed is None else frozenset(names)
 
 
@@ -138,10 +138,14 @@ def _facts(context: Context, agent: AgentName, row: InForce) -> Mapping[str, Jso
 def _live_release(tx: Transaction, agent: AgentName, row: InForce) -> Release | None:
     pointer = rollouts.pointer(tx, agent)
     digest = pointer["stable"] if pointer is not None and pointer["stable"] else row.digest
+    return _stored(tx, digest)  # what is not known counts as nothing: everything is new then
+
+
+def _stored(tx: Transaction, digest: str) -> Release | None:
     try:
         return rollouts.release(tx, digest) if digest else None
     except LookupError:
-        return None  # what is not known counts as nothing: everything is new then
+        return None
 
 
 def desired_side(wanted: Declared, names: Collection[AgentName]) -> Side:
@@ -262,13 +266,12 @@ def _let_through(tx: Transaction, subject: Subject, commit: str, now: Millis) ->
     if not used:
         return
     by = " and ".join(approval.actor for approval in used)
-    kind, _, name = subject.scope.partition("/")
     audit.append(
         tx,
         now=now,
         actor="interlock",
         action="in_force.approved",
-        agent=name if kind == "agent" else None,
+        agent=subject.agent,
         subject=store.waiting_id(subject),
         reason=f"{subject.scope} as of {commit[:12]}, approved by {by}",
     )
@@ -295,7 +298,6 @@ def _write_waiting(
     for subject, needed in lacking:
         if subject.scope not in fresh:
             continue
-        kind, _, name = subject.scope.partition("/")
         asked = " and ".join(
             " or ".join(owners) or "an operator (nobody owns it)" for owners in needed
         )
@@ -304,10 +306,9 @@ def _write_waiting(
             now=now,
             actor="interlock",
             action="in_force.waits",
-            agent=name if kind == "agent" else None,
+            agent=subject.agent,
             subject=store.waiting_id(subject),
-            reason=f"{subject.scope} keeps what it was; needs {asked}: "
-            + "; ".join(one.text for one in subject.loosenings),
+            reason=f"{subject.scope} keeps what it was; needs {asked}: {subject.told}",
         )
 
 
@@ -325,6 +326,7 @@ def _authors(context: Context, before: str | None, commit: str) -> tuple[str, ..
 
 def _with_kept(
     context: Context,
+    tx: Transaction,
     found: Declared,
     kept_back: Collection[AgentName],
     rows: Mapping[AgentName, InForce],
@@ -355,7 +357,8 @@ def _with_kept(
         agents[name] = earlier.fleet.agents[name]
         if name in found.broken:
             continue
-        releases[name] = earlier.releases[name]
+        # The very release that was let through, not what its commit would compile to today.
+        releases[name] = _stored(tx, rows[name].digest) or earlier.releases[name]
         kept[name] = Kept(earlier.commit, earlier.tree)
         if name in earlier.sentinels:
             sentinels[name] = earlier.sentinels[name]

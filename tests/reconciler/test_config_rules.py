@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway import rules
-from gateway.policy import Access, Policy
+from gateway.policy import Access, Policy, rules
 from gateway.values import Millis, Sensitivity
 from reconciler.config import Loaded
 from tests.support.small_fleet import FILES, edited, fleet, loaded, tree

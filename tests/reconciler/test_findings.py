@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.findings import Finding, Severity, blocking, did_you_mean, quoted, render, tidy
+from reconciler.findings import Finding, Severity, did_you_mean, quoted, render, tidy
 
 
 def finding(message: str = "is wrong", **changes: object) -> Finding:
@@ -37,9 +37,8 @@ def test_tidy_keeps_each_once_in_order_of_place_then_worst_first() -> None:
     assert tidy([late, warned, early, late]) == (early, warned, late)
 
 
-def test_only_errors_block_and_others_are_marked() -> None:
+def test_findings_that_are_no_errors_are_marked() -> None:
     warned = finding("hm", severity=Severity.WARNING)
-    assert blocking([warned, finding()]) == (finding(),)
     assert render([warned]) == "a.yaml:7:3 hm [warning]"
 
 

@@ -17,7 +17,6 @@ from reconciler.plan import (
     Standing,
     Unit,
     diff,
-    held_units,
     people_of_units,
     side_of,
     sides,
@@ -132,10 +131,8 @@ def test_an_inherited_loosening_is_asked_for_once_and_the_agents_wait_for_it() -
     assert {name: [s.scope for s in subjects] for name, subjects in held.items()} == {
         TRIAGE: ["fleet/defaults"]
     }
-    assert set(held_units(found, frozenset())) == {"fleet/defaults"}
     approved = frozenset(s.digest for s in found.subjects)
     assert waiting(found, approved) == {}
-    assert held_units(found, approved) == {}
 
 
 def test_the_same_holds_for_a_stored_side_without_places_and_origins() -> None:

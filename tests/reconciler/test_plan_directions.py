@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policy import BudgetRule, Limits, Model, Provider, ToolClass, ToolServer, VirtualModel
-from gateway.rules import Guardrail, RateLimit
+from gateway.policy.rules import Guardrail, RateLimit
 from gateway.values import Json
 from reconciler.config import CanaryPolicy, FirstReleasePolicy, GatePolicy, HarmPolicy
 from reconciler.plan import FLEET_AGENTS, units_of

@@ -1,7 +1,7 @@
 """gateway/rate-limits.yaml and gateway/guardrails.yaml: what every call is held to besides money.
 
-What is written here becomes the models of gateway.rules. A rule that could never apply, such as a
-number of tokens for a tool, is refused: it would look like a protection and be none.
+What is written here becomes the models of gateway.policy.rules. A rule that could never apply,
+such as a number of tokens for a tool, is refused: it would look like a protection and be none.
 """
 
 # ruff: noqa: RUF012 - pydantic copies a mutable default for every instance
@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from gateway import rules as gateway
+from gateway.policy import SecretRef
+from gateway.policy import rules as gateway
 from gateway.values import Millis
 from reconciler.config.models.fields import (
     Count,
@@ -259,7 +260,7 @@ class Guardrail(Document):
         return gateway.HttpCheck(
             url=http.url,
             hosts=tuple(http.hosts),
-            key=gateway.SecretRef(**http.key.model_dump()) if http.key else None,
+            key=SecretRef(**http.key.model_dump()) if http.key else None,
             header=http.header,
             timeout_ms=Millis(http.timeout),
         )

@@ -49,7 +49,7 @@ def unused_team(facts: Facts) -> Iterator[Hit]:
 @fleet_rule(
     "unowned-fleet",
     Severity.WARNING,
-    "loosened limits of the whole fleet can be approved by nobody",
+    "only an operator can approve what loosens the whole fleet",
 )
 def unowned_fleet(facts: Facts) -> Iterator[Hit]:
     """Nobody owns interlock.yaml, the last resort of every decision."""

@@ -1,7 +1,7 @@
-"""What the platform asks of every call besides money: rate limits and guardrails, as values.
+"""What the platform asks of every call besides money: rate limits, guardrails and caches.
 
-Part of the policy snapshot (`gateway.policy`). Parsed and located by the reconciler; nothing in
-the gateway enforces them yet, and whoever loads any is told so. Pure: no I/O, no clock.
+Part of the policy snapshot (`gateway.policy`). Parsed and located by the reconciler, enforced at
+the door. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -10,22 +10,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from gateway.policy.frozen import Frozen, SecretRef
 from gateway.values import Millis
-
-
-class Frozen(BaseModel):
-    """Base of every document model: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-
-class SecretRef(Frozen):
-    """Where a secret is found, never the secret. Resolved only in the gateway process."""
-
-    env: str | None = None
-    file: str | None = None
 
 
 class Match(Frozen):
@@ -143,4 +131,17 @@ class Guardrail(Frozen):
     check: Check
     action: Literal["validate", "mutate"] = "validate"
     mode: Literal["enforce", "enforce_but_ignore_on_error", "audit"] = "enforce"
+    match: Match = Match()
+
+
+class Cache(Frozen):
+    """Answers of equal requests are given again for `ttl_ms`. Never for evals.
+
+    `namespace`: who shares an answer. Only requests that name no tool and only answers that ended
+    by themselves are kept (docs/policies/cache.md).
+    """
+
+    name: str
+    ttl_ms: Millis
+    namespace: Literal["agent", "team", "fleet"] = "agent"
     match: Match = Match()

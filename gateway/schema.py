@@ -1,0 +1,7 @@
+"""Every table of the gateway, for whoever opens the database: each room owns its own."""
+
+from __future__ import annotations
+
+from gateway import calls
+
+MIGRATIONS = (*calls.MIGRATIONS,)
