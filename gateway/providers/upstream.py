@@ -19,13 +19,15 @@ from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, PyreqwestError
 from pyreqwest.response import Response
 
-from gateway.keys import Keyring, scrub
+from gateway.keys import REDACTED, Keyring, scrub
 from gateway.routing import Failure
 
 CONNECT_SECONDS = 10
 IDLE_SECONDS = 15
 """Kept-alive connections are dropped early: one that died unnoticed makes an outcome unknown."""
 ERROR_CHARACTERS = 500
+MOST_BODY = 64 * 1024 * 1024
+"""Bytes of an answer."""
 
 
 def build_client() -> Client:
@@ -67,8 +69,31 @@ class Answer:
 
     async def text(self) -> str:
         """The whole body. Raises Failure (done) when it breaks off."""
-        parts = [chunk async for chunk in self._chunks()]
-        return scrub(b"".join(parts).decode(errors="replace"), self.secret)
+        return (await self.raw()).decode(errors="replace")
+
+    async def raw(self) -> bytes:
+        """The whole body's bytes. Raises Failure (done) when it breaks off or is too large."""
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self._chunks():
+            size += len(chunk)
+            if size > MOST_BODY:
+                raise Failure(f"{self.where} answered more than {MOST_BODY} bytes", done=True)
+            parts.append(chunk)
+        return self.scrubbed(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. A secret that lies across two pieces is found in neither: whoever
+        passes pieces on joins them to whole events first and scrubs those."""
+        async for chunk in self._chunks():
+            yield chunk
+
+    def scrubbed(self, data: bytes) -> bytes:
+        """`data` without the secret."""
+        if self.secret is None:
+            return data
+        secret = self.secret.encode()
+        return data.replace(secret, REDACTED.encode()) if secret in data else data
 
     async def brief(self) -> str:
         """The start of an error body, for people."""
@@ -137,7 +162,7 @@ class Upstream:
         seconds: int,
         secret: str | None,
     ) -> AsyncIterator[Answer]:
-        """POST a JSON body and hand over the response once it has begun, whatever its status.
+        """POST a JSON body (bytes are sent as they are) and hand over the response once it has begun, whatever its status.
 
         `seconds` bounds the wait for the response and for each piece of its body. Raises Failure:
         not `done` when no connection was made, `done` when the request left and no answer came.
@@ -146,7 +171,11 @@ class Upstream:
             request = (
                 self._client.post(url)
                 .headers({"content-type": "application/json", **headers})
-                .body_bytes(json.dumps(body, ensure_ascii=False).encode())
+                .body_bytes(
+                    body
+                    if isinstance(body, bytes)
+                    else json.dumps(body, ensure_ascii=False).encode()
+                )
                 .build_streamed()
             )
         except (BuilderError, ValueError):
