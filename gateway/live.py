@@ -64,12 +64,11 @@ class LiveCall:
         self.effect_key: str | None = None
         self.cut: Refusal | None = None
         self.fault: Exception | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Any] | None = None
         self._pieces: list[bytes] = []
         self._sinks: list[Sink] = []
         self._end: Finished | Refusal | None = None
-        self._begun: asyncio.Event = asyncio.Event()
-        self._over: asyncio.Event = asyncio.Event()
+        self._news: asyncio.Event | None = None
 
     @property
     def said(self) -> bool:
@@ -79,7 +78,7 @@ class LiveCall:
     def begin(self, *, target: str, label: Label, effect_key: str | None) -> None:
         """Someone answers: from here on the headers are known."""
         self.target, self.label, self.effect_key = target, label, effect_key
-        self._begun.set()
+        self._tell()
 
     def add(self, piece: bytes) -> None:
         """A piece of the answer."""
@@ -91,19 +90,28 @@ class LiveCall:
         """The whole answer is there."""
         if self._end is None:
             self._end = end
-        self._begun.set()
-        self._over.set()
+        self._tell()
 
     def fail(self, refusal: Refusal) -> None:
         """There will be no (whole) answer. The first end stays."""
         if self._end is None:
             self._end = refusal
-        self._begun.set()
-        self._over.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+    async def _wait(self) -> None:
+        if self._news is None:
+            self._news = asyncio.Event()
+        await self._news.wait()
 
     async def begun(self) -> None:
         """Wait until there is something to say. Raises Refusal when that is no."""
-        await self._begun.wait()
+        while self.target is None and self._end is None:
+            await self._wait()
         if self.target is None and isinstance(self._end, Refusal):
             raise self._end
 
@@ -115,10 +123,10 @@ class LiveCall:
 
     async def finished(self) -> Finished:
         """Wait for the end. Raises Refusal."""
-        await self._over.wait()
+        while self._end is None:
+            await self._wait()
         if isinstance(self._end, Refusal):
             raise self._end
-        assert self._end is not None
         return self._end
 
 
@@ -183,9 +191,29 @@ class LiveCalls:
                     f"call {key} is running for another request; a new request needs a new key",
                 )
             return found
+        call = self._new(key, token_hash, request_hash, fresh=fresh, streams=streams)
+        call.task = asyncio.create_task(self._guard(call, run), name=f"call {key}")
+        return call
+
+    async def carry_here(
+        self,
+        key: CallKey,
+        token_hash: str,
+        request_hash: str,
+        run: Callable[[LiveCall], Awaitable[None]],
+    ) -> LiveCall:
+        """Carry out a call that nobody else can ask for, in the caller's own task; returns when it
+        has ended. The key is one that `key` has made."""
+        call = self._new(key, token_hash, request_hash, fresh=True, streams=False)
+        call.task = asyncio.current_task()
+        await self._guard(call, run)
+        return call
+
+    def _new(
+        self, key: CallKey, token_hash: str, request_hash: str, *, fresh: bool, streams: bool
+    ) -> LiveCall:
         call = LiveCall(key, token_hash, request_hash, fresh=fresh, streams=streams)
         self._calls[key] = call
-        call.task = asyncio.create_task(self._guard(call, run), name=f"call {key}")
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="cut what is barred")
         return call

@@ -85,7 +85,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.windows = Windows(self.write)
-        self._open: dict[Identity, Row] = {}
+        self._open: dict[Identity, tuple[Rules, list[Meter]]] = {}
         self._inserts: list[Row] = []
         self._ends: list[Row] = []
         self._labels: dict[str, Label] = {}
@@ -144,13 +144,13 @@ class Ledger:
             "provider": provider,
             "api": ask.api,
         }
-        charge = charge_of(ask, target, now)
+        meters = rules.meters(charge_of(ask, target, now))
         # Counted before the row is there: a meter opened now sums the ledger, and must not see it.
-        for meter in rules.meters(charge):
+        for meter in meters:
             self.windows.total(tx, meter, rules=rules)
         self._inserts.append(row)
-        self._open[_identity(row)] = row
-        self.windows.move(tx, charge, budgets.share_of(row), rules=rules)
+        self._open[_identity(row)] = (rules, meters)
+        self.windows.move(tx, meters, budgets.share_of(row), rules=rules)
         return row
 
     def settle(
@@ -290,14 +290,16 @@ class Ledger:
         ended |= change
         ended["settled_at"] = now
         ended |= {name: row[name] for name in ("run", "step", "call", "attempt")}
-        if self._open.pop(_identity(row), None) is not None:
+        then, meters = self._open.pop(_identity(row), (None, None))
+        if then is not None:
             self._ends.append(ended)
         elif tx.execute(_END, **ended) == 0:
             return False
-        charge = budgets.charge_of(row)
-        before = budgets.share_of({**row, "state": "reserved"})
-        delta = budgets.share_of({**row, **ended}) - before
-        self.windows.move(tx, charge, delta, rules=rules)
+        if meters is None or then is not rules:
+            meters = rules.meters(budgets.charge_of(row))
+        held = {**row, "state": "reserved"} if row["state"] != "reserved" else row
+        delta = budgets.share_of({**row, **ended}) - budgets.share_of(held)
+        self.windows.move(tx, meters, delta, rules=rules)
         for ceiling in over:
             if ceiling.alert_at or not ceiling.enforce:
                 self._alert(tx, row, ceiling, rules, now)

@@ -14,7 +14,7 @@ answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from gateway.access.directory import InForce, Standing
@@ -57,11 +57,18 @@ class Door:
     async def model(self, token_hash: str, asked: Asked, *, key: str | None) -> LiveCall:
         """Start (or find) a model call. Raises Refusal when it is refused before it begins."""
         run = self._memory.directory.run_of(self._database, token_hash, self._clock.now())
+        identity = self.live.key(run, key)
+
+        def carry_out(call: LiveCall) -> Awaitable[None]:
+            return self._models.carry_out(call, asked)
+
+        if key is None and not asked.stream:
+            return await self.live.carry_here(identity, token_hash, asked.digest, carry_out)
         return self.live.carry(
-            self.live.key(run, key),
+            identity,
             token_hash,
             asked.digest,
-            lambda call: self._models.carry_out(call, asked),
+            carry_out,
             fresh=key is None,
             streams=asked.stream,
         )

@@ -117,7 +117,7 @@ class Books:
             except Refusal as refusal:
                 return refusal
 
-        writing = asyncio.ensure_future(self._commits.decide(decide))
+        writing = self._commits.decide(decide)
         try:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
@@ -157,7 +157,7 @@ class Books:
             return calls.summary(calls.attempts(tx, call.key))
 
         # Shielded: an answer that is here must not be lost because somebody cancels the task.
-        return await asyncio.shield(asyncio.ensure_future(self._commits.decide(write)))
+        return await asyncio.shield(self._commits.decide(write))
 
     async def give_up(self, attempt: Attempt, failure: Failure) -> None:
         """No answer: released when the other side surely did nothing, else unknown."""
@@ -170,7 +170,7 @@ class Books:
             else:
                 self.ledger.release(tx, row, error=why, rules=rules, now=now)
 
-        await asyncio.shield(asyncio.ensure_future(self._commits.decide(write)))
+        await asyncio.shield(self._commits.decide(write))
 
     async def abandon(self, call: LiveCall, attempt: Attempt, error: BaseException) -> None:
         """Cut off in the middle (revoked, stopped, shutting down, a fault of ours): nobody
