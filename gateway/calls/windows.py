@@ -55,9 +55,7 @@ class Windows:
             self._changed.add(meter)
         return found
 
-    def move(
-        self, tx: Transaction, meters: Iterable[Meter], delta: Total, *, rules: Rules
-    ) -> None:
+    def move(self, tx: Transaction, meters: Iterable[Meter], delta: Total, *, rules: Rules) -> None:
         """Add to these totals. One that nobody has asked for yet is not kept: it is counted from
         the ledger, and this row with it, when somebody does."""
         self._rebase(tx, rules)

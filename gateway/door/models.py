@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from gateway import budgets, calls, pricing, providers, routing
+from gateway import budgets, calls, pricing, routing
 from gateway.budgets import Shortfall
 from gateway.calls import Ask, Next, Settlement, Stored
 from gateway.database import Transaction
@@ -16,6 +16,7 @@ from gateway.pricing import PriceList, Usage
 from gateway.providers import stored
 from gateway.providers.asked import Asked
 from gateway.providers.pieces import End
+from gateway.providers.serving import Serving, stream, whole
 from gateway.providers.stored import Frame
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Code, Refusal
@@ -126,22 +127,24 @@ class ModelCalls:
         self, call: LiveCall, attempt: ModelAttempt, asked: Asked, frame: Frame
     ) -> End:
         """Hand the answer on as it comes. Its end is held back until it is settled."""
-        begun = False
-        where = f"provider {attempt.target.provider_name}"
-        source = providers.serve(
+        target = attempt.target
+        serving = Serving(
             self._upstream,
-            attempt.target,
+            target,
             asked,
-            output_tokens=attempt.output_tokens,
-            parameters=attempt.target.model.parameters,
-            frame=frame,
+            attempt.output_tokens,
+            target.model.parameters,
+            frame,
         )
         try:
-            async with aclosing(source) as pieces:  # type: ignore[type-var]
+            if not asked.stream:
+                end = await whole(serving)
+                call.begin(target=target.name, label=attempt.label, effect_key=None)
+                return end
+            async with aclosing(stream(serving)) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
-                    if not begun:
-                        begun = True
-                        call.begin(target=attempt.target.name, label=attempt.label, effect_key=None)
+                    if call.target is None:
+                        call.begin(target=target.name, label=attempt.label, effect_key=None)
                     if isinstance(piece, End):
                         return piece
                     call.add(piece.data)
@@ -150,10 +153,11 @@ class ModelCalls:
             raise Failure(refusal.message, done=False, code=refusal.code) from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise Failure(
-                f"{where} answered something that is not its dialect ({type(error).__name__})",
+                f"{serving.where} answered something that is not its dialect "
+                f"({type(error).__name__})",
                 done=True,
             ) from None
-        raise Failure(f"{where} ended without an answer", done=True)
+        raise Failure(f"{serving.where} ended without an answer", done=True)
 
     async def _settle(self, call: LiveCall, attempt: ModelAttempt, asked: Asked, end: End) -> None:
         row = attempt.row
