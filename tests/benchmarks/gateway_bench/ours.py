@@ -145,7 +145,9 @@ class Ours:
         )
         for row in kept:
             assert (row["spent"], row["held"]) == (spent["n"], 0), kept
-        assert [row["month"] for row in kept] == [1], "of the month; runs are counted when asked for"
+        assert [row["month"] for row in kept] == [1], (
+            "of the month; runs are counted when asked for"
+        )
 
 
 @contextlib.contextmanager
