@@ -36,7 +36,7 @@ SUSPECTS: Final = re.compile(
             r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)",  # user and password of an address
             r"(?i:\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}",
             r"(?i:\b(?:api[_-]?key|token|secret|password|authorization)[\"']?\s*[:=]\s*[\"']?)"
-            r"[^\s\"',;&]{4,}",
+            r"(?i:(?:bearer|basic)\s+)?[^\s\"',;&]{4,}",
             # Long, with both cases and a digit: a random string. Our digests are lower-case hex.
             r"(?<![A-Za-z0-9_+=-])(?=[a-z0-9_+=-]*[A-Z])(?=[A-Z0-9_+=-]*[a-z])"
             r"(?=[A-Za-z_+=-]*\d)[A-Za-z0-9_+=-]{32,}",
