@@ -13,6 +13,7 @@ although they are spans without a parent; anybody who knows the run can compute 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ def span_of(seen: Observation, attributes: Attributes) -> Span | None:
     name = seen.target or seen.asked or ""
     return Span(
         trace_id=parent.trace,
-        span_id=_span_id(seen),
+        span_id=os.urandom(8),
         parent_span_id=parent.span,
         flags=SAMPLED,
         name=attributes.text(f"{operation} {name}".strip()),
@@ -164,12 +165,6 @@ def span_of(seen: Observation, attributes: Attributes) -> Span | None:
         attributes=attributes.of(_facts(seen, operation, error)),
         status=Status(code=Status.STATUS_CODE_ERROR) if error else None,
     )
-
-
-def _span_id(seen: Observation) -> bytes:
-    # What it is about, and when: a replay of a call is another span than the call.
-    identity = f"{seen.key}/{seen.attempt}/{seen.outcome}/{seen.started_at}/{seen.duration_us}"
-    return hashlib.sha256(identity.encode()).digest()[:8]
 
 
 def _facts(
@@ -184,7 +179,7 @@ def _facts(
         yield "gen_ai.tool.type", "extension"
     else:
         model = seen.model_id or seen.target or seen.asked
-        yield "gen_ai.provider.name", provider_name(seen)
+        yield "gen_ai.provider.name", provider_name(seen) or None
         yield "gen_ai.request.model", model
         yield "llm.model_name", model
         yield "gen_ai.request.stream", seen.streamed

@@ -197,6 +197,22 @@ def test_a_secret_this_process_has_used_never_is_in_a_line(
             assert not any(secret in part for part in each.split(REDACTED))
 
 
+KEYS = st.one_of(
+    st.from_regex(r"sk-(ant-|proj-)?[A-Za-z0-9_]{20,60}", fullmatch=True),
+    st.from_regex(r"gh[pousr]_[A-Za-z0-9]{36}", fullmatch=True),
+    st.from_regex(r"glpat-[A-Za-z0-9]{20}", fullmatch=True),
+    st.from_regex(r"AKIA[0-9A-Z]{16}", fullmatch=True),
+    st.from_regex(r"eyJ[A-Za-z0-9]{10,40}\.[A-Za-z0-9]{10,40}\.[A-Za-z0-9]{10}", fullmatch=True),
+)
+
+
+@given(KEYS, st.sampled_from(["{}", "key={}", "<{}>", "Bearer {}", '"{}",', "at {} there"]))
+def test_a_key_nobody_told_us_about_never_is_in_a_line(key: str, around: str) -> None:
+    stage = Stage()
+    stage.log.write("server", text=around.format(key))
+    assert key not in stage.stream.getvalue()
+
+
 @pytest.mark.parametrize(
     "text, left",
     [
