@@ -88,8 +88,8 @@ class _Lane:
         self.name = name
         self.limit: int | None = None
         self.taken = 0
-        self.teams: OrderedDict[str, _Queue] = OrderedDict()
-        """Only teams that wait, the one whose turn is next in front."""
+        self.teams: dict[str, _Queue] = {}
+        """Only teams that wait, in the order they began to; that decides between equals."""
         self.average_ms = float(FIRST_GUESS_MS)
 
     @property
@@ -136,9 +136,7 @@ class _Lane:
             )
             future, cost = queue.waiting.popitem(last=False)
             queue.credit -= cost
-            if queue.waiting:
-                self.teams.move_to_end(team)
-            else:
+            if not queue.waiting:
                 del self.teams[team]
             self.taken += 1
             future.set_result(None)

@@ -187,6 +187,17 @@ def test_what_has_flowed_off_is_not_given_back_a_second_time() -> None:
     assert not admitted(limiter, rules, 60_000, tokens=1)
 
 
+def test_what_was_given_back_in_front_of_a_call_lets_it_flow_off_sooner() -> None:
+    limiter, rules = Limiter(), limit(tokens=100)
+    first, second = (limiter.admit(rules, CI, tokens=50, now=START) for _ in range(2))
+    assert isinstance(first, Admitted)
+    assert isinstance(second, Admitted)
+    limiter.correct(first, 0, START)
+    assert admitted(limiter, rules, 30_000, tokens=100)
+    limiter.correct(second, 0, at(30_000))
+    assert not admitted(limiter, rules, 30_000, tokens=1)
+
+
 def test_a_released_call_has_taken_nothing() -> None:
     limiter, rules = Limiter(), limit(requests=1, tokens=100)
     first = limiter.admit(rules, CI, tokens=100, now=START)
@@ -289,6 +300,8 @@ RULES = (
 class Gcra(RuleBasedStateMachine):
     """Calls of two agents at any time: the decision is that of the brute force, exactly."""
 
+    limits = RULES
+
     @initialize()
     def begin(self) -> None:
         self.limiter = Limiter()
@@ -298,7 +311,7 @@ class Gcra(RuleBasedStateMachine):
     def meters(self, agent: str, tokens: int) -> list[tuple[RateLimit, tuple[str, str], int]]:
         return [
             (r, (r.name, agent if r.each_agent else "*"), 1 if r.tokens is None else tokens)
-            for r in RULES
+            for r in self.limits
         ]
 
     def fits(self, r: RateLimit, key: tuple[str, str], size: int, now: int) -> bool:
@@ -325,7 +338,7 @@ class Gcra(RuleBasedStateMachine):
         )
         traits = Traits(agent, "team", ("m",))
         twin = copy.deepcopy(self.limiter)
-        answer = self.limiter.admit(RULES, traits, tokens=tokens, now=self.now)
+        answer = self.limiter.admit(self.limits, traits, tokens=tokens, now=self.now)
         assert isinstance(answer, Admitted) is expected
         if isinstance(answer, Refused):
             self.comes_true(twin, answer, traits, tokens)
@@ -343,7 +356,7 @@ class Gcra(RuleBasedStateMachine):
             return
         for early, kind in ((1, Refused), (0, Admitted)):
             when = Millis(self.now + refused.wait_ms - early)
-            assert isinstance(twin.admit(RULES, traits, tokens=tokens, now=when), kind)
+            assert isinstance(twin.admit(self.limits, traits, tokens=tokens, now=when), kind)
 
     def note(self, answer: Admitted, meters: Any, over: list[str], tokens: int) -> None:
         """For the machine below."""
@@ -357,13 +370,15 @@ class Gcra(RuleBasedStateMachine):
         twin = copy.deepcopy(self.limiter)
         for agent in ("a", "b"):
             traits = Traits(agent, "team", ("m",))
-            if isinstance(after.admit(RULES, traits, tokens=1, now=self.now), Admitted):
-                assert isinstance(twin.admit(RULES, traits, tokens=1, now=self.now), Admitted)
+            if isinstance(after.admit(self.limits, traits, tokens=1, now=self.now), Admitted):
+                assert isinstance(twin.admit(self.limits, traits, tokens=1, now=self.now), Admitted)
 
 
 class Corrected(Gcra):
     """Tokens are corrected and calls released at any later time. What was really used obeys the
     promise whenever a call is admitted; a correction never makes room that is not there."""
+
+    limits = limit(name="tokens", tokens=53, window_ms=SECOND)
 
     @initialize()
     def nothing_open(self) -> None:
@@ -374,7 +389,7 @@ class Corrected(Gcra):
         meters = self.meters(agent, tokens)
         traits = Traits(agent, "team", ("m",))
         twin = copy.deepcopy(self.limiter)
-        answer = self.limiter.admit(RULES, traits, tokens=tokens, now=self.now)
+        answer = self.limiter.admit(self.limits, traits, tokens=tokens, now=self.now)
         if isinstance(answer, Refused):
             self.comes_true(twin, answer, traits, tokens)
             return
