@@ -116,7 +116,10 @@ class _Lane:
     def leave(self, team: str, future: asyncio.Future[None]) -> None:
         """Wait no longer."""
         queue = self.teams.get(team)
-        if queue is not None and queue.waiting.pop(future, None) and not queue.waiting:
+        if queue is None or future not in queue.waiting:
+            return
+        del queue.waiting[future]
+        if not queue.waiting:
             del self.teams[team]
 
     def free(self) -> None:
