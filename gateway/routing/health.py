@@ -90,12 +90,11 @@ class Health:
         self._probe_until = None
 
     def answered(self, now: int, first_token_ms: int, *, probe: bool) -> None:
-        """It answered. While the breaker is open only the probe's word counts: other calls began
-        before."""
+        """It answered. An open breaker is closed by its probe only: other calls began before."""
         self._measure(now, first_token_ms)
         if probe:
             self._close()
-        elif self._open_until is None:
+        else:
             self._in_a_row = 0
             self._recent.append((now, True))
 

@@ -280,17 +280,16 @@ class Route:
         self._asked = False
         self.failures.append(failure)
         health = self._router.health(target)
-        unusable = failure.status in UNUSABLE
         probe, self._probe = self._probe, False
         if failure.fallback:
+            unusable = failure.status in UNUSABLE
             health.failed(now, failure.message, probe=probe, unusable=unusable)
         else:
             health.refused(probe=probe)
         if failure.begun:
             self._over = True
-        elif (
-            not probe and not unusable and (pause := self._pause_before_retry(failure)) is not None
-        ):
+        elif (pause := self._pause_before_retry(failure)) is not None:
+            # Unless its breaker is open by then: `next` looks.
             self._pause = pause
         elif failure.fallback or failure.status in self._rules.fallback_on:
             self._leave()

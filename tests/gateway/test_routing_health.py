@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gateway import routing
 from gateway.policy import Retry, VirtualModel
 from gateway.routing import Exhausted, Failure, Route, Router, State, Target, Try, Wait
 from gateway.values import Millis
@@ -377,3 +380,13 @@ def test_with_everything_failing_a_route_ends_after_attempts_times_targets(routi
     *tries, end = follow(plan(rules), {name: fails(503) for name in "abc"})
     assert sorted(tries) == sorted("abc" * 3)
     assert len(end.failures) == 9
+
+
+def test_the_documented_constants_are_the_real_ones() -> None:
+    page = (Path(__file__).parents[2] / "docs/policies/routing.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `([A-Z_]+)` \| ([0-9.]+) \|", page, re.MULTILINE)
+    real = {**vars(routing.router), **vars(routing.health)}
+    assert len(documented) == 10
+    assert {name: float(value) for name, value in documented} == {
+        name: real[name] for name, _ in documented
+    }
