@@ -5,6 +5,8 @@ there is room a call takes its place at once, without a switch to another task. 
 its team's queue, and the place that becomes free goes to the teams in turn: deficit round-robin
 (Shreedhar and Varghese, 1995), so that over time every waiting team gets the same amount of work
 done, measured in what calls cost (tokens), however many calls it has and however large they are.
+The quantum is the smallest there is, and rounds that would serve nobody are skipped: the next is
+whose first call, with all its team has had before, comes to the least.
 
 A team waits only for its own: the length of its queue (`Provider.max_waiting`) is its own too.
 """
@@ -70,15 +72,11 @@ _OPEN: Final = nullcontext()
 
 @dataclass(slots=True)
 class _Queue:
-    """A team's waiting calls, with their costs, in the order they came. `credit` is its deficit
-    counter: what it may take without another round."""
+    """A team's waiting calls, with their costs, in the order they came. `had` is the work the team
+    has had, as if it had waited for as long as the lane is there."""
 
+    had: int
     waiting: OrderedDict[asyncio.Future[None], int] = field(default_factory=OrderedDict)
-    credit: int = 0
-
-    def short(self) -> int:
-        """What its first call still lacks."""
-        return max(0, next(iter(self.waiting.values())) - self.credit)
 
 
 class _Lane:
@@ -88,6 +86,8 @@ class _Lane:
         self.name = name
         self.limit: int | None = None
         self.taken = 0
+        self.had = 0
+        """What every team that waits has had, but for the size of one call."""
         self.teams: dict[str, _Queue] = {}
         """Only teams that wait, in the order they began to; that decides between equals."""
         self.average_ms = float(FIRST_GUESS_MS)
@@ -108,7 +108,7 @@ class _Lane:
         if length >= most:
             raise self._full(team, length)
         if queue is None:
-            queue = self.teams[team] = _Queue()
+            queue = self.teams[team] = _Queue(self.had)
         future = asyncio.get_running_loop().create_future()
         queue.waiting[future] = cost
         return future
@@ -129,29 +129,17 @@ class _Lane:
 
     def serve(self) -> None:
         """Give out the places there are."""
-        while self.has_room() and self._anybody():
-            # The rounds in which nobody's credit would do are skipped: all of them at once.
-            rounds = min(queue.short() for queue in self.teams.values())
-            for queue in self.teams.values():
-                queue.credit += rounds
-            team, queue = next(
-                (team, queue) for team, queue in self.teams.items() if not queue.short()
-            )
+        while self.teams and self.has_room():
+            team, queue = min(self.teams.items(), key=_after_its_next)
             future, cost = queue.waiting.popitem(last=False)
-            queue.credit -= cost
             if not queue.waiting:
                 del self.teams[team]
-            self.taken += 1
-            future.set_result(None)
-
-    def _anybody(self) -> bool:
-        """Does anybody wait? Who was cut, and has not been able to leave yet, does not."""
-        for team, queue in list(self.teams.items()):
-            while queue.waiting and next(iter(queue.waiting)).cancelled():
-                queue.waiting.popitem(last=False)
-            if not queue.waiting:
-                del self.teams[team]
-        return bool(self.teams)
+            # Who was cut, and has not been able to leave yet, is passed over.
+            if not future.cancelled():
+                queue.had += cost
+                self.had = max(self.had, queue.had)
+                self.taken += 1
+                future.set_result(None)
 
     def lasted(self, milliseconds: int) -> None:
         """A call has ended that took so long."""
@@ -167,6 +155,11 @@ class _Lane:
             f"team {team} wait for it already; come back later, or raise `max_waiting`",
             retry_after=min(LONGEST_RETRY_SECONDS, max(1, seconds)),
         )
+
+
+def _after_its_next(entry: tuple[str, _Queue]) -> int:
+    _, queue = entry
+    return queue.had + next(iter(queue.waiting.values()))
 
 
 class _Place:
