@@ -99,6 +99,23 @@ def test_a_team_that_floods_and_one_with_ten_calls_are_served_alternately() -> N
     play(story)
 
 
+def test_a_team_that_comes_late_has_no_claim_on_what_others_had_before() -> None:
+    async def story() -> None:
+        stage = Stage(1)
+        for number in range(150):
+            stage.call(f"early-{number}", "early")
+        await settle()
+        for number in range(100):
+            stage.ends[f"early-{number}"].set()
+            await settle()
+        for number in range(20):
+            stage.call(f"late-{number}", "late")
+        order = [name.split("-")[0] for name in await stage.serve_all()][101:141]
+        assert order in (["late", "early"] * 20, ["early", "late"] * 20)
+
+    play(story)
+
+
 def test_teams_get_equal_work_however_large_their_calls_are() -> None:
     async def story() -> None:
         stage = Stage(1)
