@@ -312,6 +312,8 @@ def _figures(end: Finished) -> dict[bytes, bytes]:
     }
     if end.replayed:
         headers[b"X-Interlock-Replayed"] = b"1"
+    if end.cached:
+        headers[b"X-Interlock-Cached"] = b"1"
     return headers
 
 
@@ -325,5 +327,6 @@ def _comment(call: LiveCall, end: Finished) -> bytes:
         "label": str(call.label),
         "model": call.target,
         "replayed": end.replayed,
+        "cached": end.cached,
     }
     return f": interlock {json.dumps(figures, separators=(',', ':'))}\n\n".encode()
