@@ -178,7 +178,8 @@ def _limits_a_run(rule: BudgetRule, agent: str, team: TeamName) -> bool:
     return (
         rule.mode == "enforce"
         and rule.window is Window.RUN
-        and rule.model == "*"
+        and rule.limit is not None
+        and (rule.model, rule.user, rule.tag) == ("*", "*", "*")
         and rule.purpose == "*"
         and fnmatchcase(agent, rule.agent)
         and fnmatchcase(team, rule.team)

@@ -100,6 +100,7 @@ def _or_list_of_keys(long: Schema) -> Schema:
 _SHORT_FORMS: Mapping[str, Any] = {
     "_short": _or_text,
     "_plain_claim": _or_text,
+    "_plain_target": _or_text,
     "_words": _or_text,
     "_listed": _or_text,
     "_none": _or_none_spelled_out,
@@ -135,6 +136,9 @@ _TOGETHER: Mapping[str, Schema] = {
     "Trigger": _one_trigger(),
     "Owned": {"not": {"required": ["to", "from"]}},
     "RateLimit": _at_least_one("requests", "tokens"),
+    "Budget": _at_least_one("limit", "tokens", "requests"),
+    "Server": _exactly_one("url", "command"),
+    "Principal": _at_least_one("models", "servers"),
     "GlobsRule": _at_least_one("allow", "deny"),
     "Guardrail": _exactly_one(*rules.CHECKS),
 }

@@ -244,7 +244,7 @@ def _slice(spec: RunSpec, platform: Policy) -> int:
         and fnmatchcase(spec.agent, rule.agent)
         and fnmatchcase(spec.team, rule.team)
         and fnmatchcase(spec.purpose, rule.purpose)
-        and rule.model == "*"
+        and (rule.model, rule.user, rule.tag) == ("*", "*", "*")
     ]
     if spec.limits.max_cost is not None:
         limits.append(spec.limits.max_cost)
