@@ -43,6 +43,7 @@ COMMANDS = {
     "serve": ("reconciler.cli.service", "the service: reconciler, gateway and runner"),
     "status": ("reconciler.cli.reading", "rollouts, holds and alerts: what needs a look"),
     "stop": ("reconciler.cli.acting", "refuse every call of agents, and end their runs"),
+    "token": ("reconciler.cli.tokens", "tokens of people and services that call from outside"),
     "touches": (
         "reconciler.cli.lookups",
         "what an agent can read, write, destroy, send to and spend",

@@ -160,7 +160,9 @@ def _touches_fields(found: Touches) -> Iterator[str]:
     yield field("skills", [", ".join(found.skills)] if found.skills else [])
     yield field("in container", [f"{role}: {', '.join(tools)}" for role, tools in found.builtin])
     yield field("hosts", [f"{host} (through the gateway)" for host in found.hosts])
-    yield field("secrets", [f"{s.reference} → {', '.join(s.hosts) or s.user}" for s in found.secrets])
+    yield field(
+        "secrets", [f"{s.reference} → {', '.join(s.hosts) or s.user}" for s in found.secrets]
+    )
     yield field("spends", _spends(found))
     yield field(
         "looser",

@@ -225,8 +225,10 @@ _KEYS: Mapping[str, Mapping[str, Hint]] = {
     "OAuth": {
         "grant_type": "remove it: refresh_token or per_user says which; else client credentials",
         **dict.fromkeys(("scope",), _as("write scopes: [<>]")),
-        **dict.fromkeys(("authorization_url", "redirect_uri"), "remove it: `interlock token "
-        "delegate` takes a refresh token that the person got"),
+        **dict.fromkeys(
+            ("authorization_url", "redirect_uri"),
+            "remove it: `interlock token delegate` takes a refresh token that the person got",
+        ),
     },
     "Provider": {
         **dict.fromkeys(("token", "api_key", "auth"), "write key: {env: NAME}"),

@@ -50,6 +50,7 @@ ROOTS: tuple[tuple[str, type[BaseModel]], ...] = (
 _WORDS: tuple[tuple[Any, str], ...] = (
     (fields.Name, "name"),
     (fields.Label, "name"),
+    (fields.Login, "name"),
     (fields.ServerName, "name"),
     (fields.ToolName, "tool"),
     (fields.Line, "line"),

@@ -45,6 +45,7 @@ _COUNT: Schema = {
 _WRITTEN: tuple[tuple[Any, Schema], ...] = (
     (fields.Name, {"type": "string", "pattern": r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"}),
     (fields.Label, {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"}),
+    (fields.Login, {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
     (fields.ServerName, {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"}),
     (fields.ToolName, {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}$"}),
     (fields.Reference, {"type": "string", "maxLength": 1000, "pattern": f"^(?!/){_VISIBLE}"}),

@@ -44,6 +44,7 @@ _KINDS = (
     ("a SendGrid key", r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),
     ("a Grafana token", r"\bgls[ac]_[A-Za-z0-9_]{30,}"),
     ("a Vault token", r"\bhv[sb]\.[A-Za-z0-9_-]{20,}"),
+    ("a token of this gateway", r"\bilk_[A-Za-z0-9_-]{40,}"),
     ("an age key", r"\bAGE-SECRET-KEY-1[A-Z0-9]{50,}"),
     (
         "a JSON web token",
@@ -57,7 +58,7 @@ _MARKS = (
     *("glpat-", "gldt-", "glrt-", "glcbt-", "glptt-", "glft-", "glsoat-", "glagent-", "glimt-"),
     *("glffct-", "gloas-", "GR1348941", "GOCSPX-", "AccountKey=", "xox", "xapp-", "slack.com"),
     *("sk_", "rk_", "whsec_", "npm_", "pypi-", "hf_", "api_org_", "dckr_", "dapi", "_v1_"),
-    *("gsk_", "xai-", "pplx-", "r8_", "lin_", "ntn_", "SG.", "gls", "hvs.", "hvb.", "AGE-"),
+    *("gsk_", "xai-", "pplx-", "r8_", "lin_", "ntn_", "SG.", "gls", "hvs.", "hvb.", "AGE-", "ilk_"),
     *("eyJ", "-----BEGIN"),
 )
 """What a text must hold for any pattern to match: looking for these first is far cheaper."""

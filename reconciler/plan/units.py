@@ -195,9 +195,8 @@ def _end(fields: Mapping[str, Json]) -> str:
 def _limits(fields: Mapping[str, Json]) -> str:
     """What a budget limits: `$5.00 and 100 requests`."""
     parts = [phrases.money(fields["limit"])] if fields.get("limit") is not None else []
-    for what in ("tokens", "requests"):
-        if fields.get(what) is not None:
-            parts.append(f"{phrases.number(fields[what])} {what}")
+    counted = (what for what in ("tokens", "requests") if fields.get(what) is not None)
+    parts += [f"{phrases.number(fields[what])} {what}" for what in counted]
     return phrases.listed(parts) or phrases.NOTHING
 
 

@@ -45,9 +45,7 @@ def _publish_external(tx: Transaction, declared: Declared) -> None:
     """The ceilings of people and services that call from outside a run: few, so all of them."""
     fleet = declared.fleet
     allowed = {name: external(p, fleet.platform) for name, p in fleet.principals.items()}
-    rows = tx.read(
-        "SELECT agent FROM ceilings WHERE agent LIKE 'user:%' OR agent LIKE 'service:%'"
-    )
+    rows = tx.read("SELECT agent FROM ceilings WHERE agent LIKE 'user:%' OR agent LIKE 'service:%'")
     access.put_ceilings(tx, allowed)
     access.drop_ceilings(tx, sorted({AgentName(row["agent"]) for row in rows} - allowed.keys()))
 
@@ -59,7 +57,7 @@ def publish_ceilings(tx: Transaction, declared: Declared, agents: Agents) -> Non
         known = {name for name in access.with_ceiling(tx) if ":" not in name}
         names = {*declared.fleet.agents, *declared.broken, *used, *known}
     else:
-        names = set(agents)
+        names = {name for name in agents if ":" not in name}  # the others: see _publish_external
     allowed: dict[AgentName, AgentPolicy] = {}
     for agent in sorted(names):
         found = _ceiling(tx, declared, agent, used.get(agent, _Used()))

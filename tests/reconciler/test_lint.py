@@ -128,7 +128,9 @@ def test_a_server_and_a_team_of_somebody_from_outside_are_in_use() -> None:
         "gateway/principals.yaml": "principals:\n  - {name: ines, kind: person, team: idle, "
         "servers: [chat]}\n",
     }
-    fleet = fleet_with(("teams.yaml", "teams:\n", "teams:\n  idle: {members: [tom]}\n"), files=files)
+    fleet = fleet_with(
+        ("teams.yaml", "teams:\n", "teams:\n  idle: {members: [tom]}\n"), files=files
+    )
     assert set(ids(lint(fleet, TODAY))) == {"unlocked-server"}
 
 

@@ -101,7 +101,7 @@ def test_a_model_the_platform_no_longer_has_is_gone_for_everybody(database: Data
     gone = declared(
         {
             AGENT: ("model: smart", "model: other-smart"),
-            "gateway/models.yaml": ("  smart: {targets: [offline-large]}\n", ""),
+            "gateway/models.yaml": ("  smart: {targets: [offline-large], retry: {attempts: 3}}", ""),
             "interlock.yaml": ("    model: smart\n", "    model: other-smart\n"),
             "teams.yaml": ("models: [smart]", "models: [other-smart]"),
         }

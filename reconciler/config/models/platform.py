@@ -200,9 +200,7 @@ def _plain_target(value: Any) -> Any:
 class VirtualModel(Document):
     """A name that agents use, for one or more models."""
 
-    targets: Annotated[
-        list[Annotated[Target, BeforeValidator(_plain_target)]], Field(min_length=1)
-    ]
+    targets: Annotated[list[Annotated[Target, BeforeValidator(_plain_target)]], Field(min_length=1)]
     """Models: names, or names with their weight and parameters."""
     routing: Literal["priority", "weight", "latency"] = "priority"
     """Which target is asked first: in the order given, by chance in proportion to `weight`, or the

@@ -8,15 +8,12 @@ token speaks for them is nobody's business in git (`interlock token`).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from reconciler.config.models.agent import Servers
-from reconciler.config.models.fields import Count, Document, Label, Line, Name
-
-Login = Annotated[Line, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Name of a person or a service: no `:`, which divides the kind from it."""
+from reconciler.config.models.fields import Count, Document, Label, Login, Name
 
 
 class PrincipalLimits(Document):

@@ -275,7 +275,7 @@ class GuardrailsFile(Document):
 
 
 class Cache(Document):
-    """Whose equal requests to models are answered from what was answered before. Never for evals."""
+    """Whose equal requests to models are answered from what was answered before; never evals."""
 
     name: Name
     """Name of the cache."""

@@ -101,7 +101,7 @@ class OAuth(Document):
 
 
 class Server(Document):
-    """An MCP server: reached over Streamable HTTP (`url`), or started by the gateway (`command`)."""
+    """An MCP server: reached over Streamable HTTP (`url`) or started by the gateway (`command`)."""
 
     url: Url | None = None
     """Its address."""
