@@ -268,6 +268,11 @@ def test_layers_and_confinement_hold_on_an_innocent_sketch(sketch: Path) -> None
         ("runner/engine.py", "import docker", "docker only in runner.sandbox"),
         ("gateway/calls.py", "import sqlite3", "sqlite3 and psycopg only in gateway.database"),
         ("runner/client.py", "import httpx", "httpx only in reconciler.forge and checks"),
+        (
+            "gateway/calls.py",
+            "import prometheus_client",
+            "prometheus_client and opentelemetry only in gateway.telemetry",
+        ),
         ("gateway/keys.py", "import yaml", "YAML only in reconciler.config"),
         ("runner/spec.py", "from ruamel.yaml import YAML", "YAML only in reconciler.config"),
     ],
