@@ -18,7 +18,6 @@ from gateway.values import (
     Occurrence,
     Principal,
     Purpose,
-    ReleaseDigest,
     RunId,
     TeamName,
 )
@@ -30,8 +29,6 @@ from reconciler.record import audit
 
 RUN = "ext-"
 """What stands before a token's id where the ledger has a run."""
-NO_RELEASE = ReleaseDigest("rel-none")
-"""Stands where a run has a release: what such a caller may do is its ceiling and nothing else."""
 USER, SERVICE = "user:", "service:"
 
 
@@ -78,6 +75,8 @@ def new(
             if user not in (None, own):
                 raise Refused(f"a token of {principal} is for {own}; --for-user is for services")
             user = own
+        if user is not None and user.split() != [user]:
+            raise Refused(f"{user!r} is nobody's login")
         ceiling = access.agent_policy(tx, principal)
         grants = ceiling.roles.get("main") if ceiling is not None else None
         if ceiling is None or grants is None:
@@ -90,7 +89,7 @@ def new(
                 agent=principal,
                 team=TeamName(ceiling.team),
                 role="main",
-                release=NO_RELEASE,
+                release=access.NO_RELEASE,
                 purpose=Purpose.LIVE,
                 occurrence=Occurrence(f"token:{identity}"),
                 user=user,
@@ -143,7 +142,7 @@ def listing(reader: Database | Transaction) -> list[Token]:
 
 
 def _tokens(reader: Database | Transaction) -> list[Token]:
-    rows = reader.read("SELECT * FROM tokens WHERE release = :none", none=NO_RELEASE)
+    rows = reader.read("SELECT * FROM tokens WHERE release = :none", none=access.NO_RELEASE)
     return [_token(row) for row in rows]
 
 
@@ -151,7 +150,7 @@ def _token(row: Row) -> Token:
     return Token(
         id=str(row["run"]).removeprefix(RUN),
         principal=AgentName(row["agent"]),
-        user=row.get("user"),
+        user=row["for_user"],
         issued_at=Millis(row["issued_at"]),
         expires_at=Millis(row["expires_at"]),
         revoked_at=None if row["revoked_at"] is None else Millis(row["revoked_at"]),

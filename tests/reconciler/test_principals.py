@@ -4,17 +4,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from gateway import access
+from gateway.access.directory import Directory
 from gateway.policy import AgentPolicy, Limits
 from gateway.refusals import Code, Refusal
 from gateway.values import AgentName, Millis
 from reconciler.approvals.restore import restored
+from reconciler.cli import interlock
 from reconciler.config import Loaded
 from reconciler.config.policy import external
+from reconciler.config.secrets import secret_kind
 from reconciler.fleet.who import who_touches
 from reconciler.operations import Refused, oncall, tokens
 from reconciler.operations import approvals as deciding
@@ -178,7 +183,7 @@ def _ceiling(world: ConfigWorld, name: str = INES) -> AgentPolicy | None:
 
 def _admitted(world: ConfigWorld) -> None:
     """Ines is declared, and the owners of the file have said yes."""
-    world.push({FILE: f"principals:\n  - {{{PERSON}, models: [smart], tags: [batch]}}\n"})
+    world.push({FILE: f"principals:\n  - {{{PERSON}, models: [smart, small], tags: [batch]}}\n"})
     world.settle()
     (waiting,) = deciding.listed(world.context)
     approve(world.context, waiting.id, reason="she asked", actor="mara")
@@ -236,20 +241,32 @@ def test_a_token_speaks_for_somebody_until_it_is_taken_back(world: ConfigWorld) 
     identity = _new(world)
     hashed, now = access.hash_token(TOKEN), world.clock.now()
     with world.database.snapshot() as tx:
-        who = access.caller(tx, hashed, now=now)
+        who = Directory().standing(tx, hashed, now).who
         (listed,) = tokens.listing(tx)
     assert (who.principal.run, who.principal.agent) == (f"ext-{identity}", INES)
     assert (who.principal.role, who.principal.release) == ("main", "rel-none")
     assert who.principal.occurrence == f"token:{identity}"
+    assert (who.principal.user, who.principal.tags) == ("ines", ("batch",))
     assert who.grants.models == ("large", "small", "smart")
-    assert (listed.principal, listed.state(now)) == (INES, "active")
+    assert (listed.principal, listed.user, listed.state(now)) == (INES, "ines", "active")
     assert listed.state(Millis(now + 31 * DAY)) == "expired"
     tokens.revoke(world.database, world.clock, identity, reason="left", actor="mara")
     with world.database.snapshot() as tx, pytest.raises(Refusal) as refused:
-        access.caller(tx, hashed, now=now)
+        Directory().standing(tx, hashed, now)
     assert refused.value.code is Code.REVOKED
     with pytest.raises(Refused, match="taken back already: left"):
         tokens.revoke(world.database, world.clock, identity, reason="again", actor="mara")
+
+
+def test_what_a_token_may_reach_follows_the_declaration(world: ConfigWorld) -> None:
+    _admitted(world)
+    _new(world)
+    world.push({FILE: f"principals:\n  - {{{PERSON}, models: [small], tags: [batch]}}\n"})
+    world.settle()
+    assert world.waiting() == []
+    with world.database.snapshot() as tx:
+        standing = Directory().standing(tx, access.hash_token(TOKEN), world.clock.now())
+    assert standing.grants.models == ("small",)
 
 
 def test_the_token_itself_is_nowhere_and_each_deed_is_in_the_audit(world: ConfigWorld) -> None:
@@ -276,7 +293,7 @@ def test_issuing_one_does_not_take_the_rights_away_at_the_next_tick(world: Confi
     world.settle()
     assert _ceiling(world) is not None
     with world.database.snapshot() as tx, pytest.raises(Refusal) as refused:
-        access.caller(tx, access.hash_token(TOKEN), now=world.clock.now())
+        Directory().standing(tx, access.hash_token(TOKEN), world.clock.now())
     assert refused.value.code is Code.STOPPED
 
 
@@ -305,3 +322,40 @@ def test_a_name_that_two_have_must_be_written_in_full(world: ConfigWorld) -> Non
     with pytest.raises(Refused, match="service:ines and user:ines"):
         _new(world)
     _new(world, "service:ines", user="tom")
+
+
+@pytest.fixture
+def command(world: ConfigWorld, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`interlock token …` beside a reconciler that works on the world's state."""
+    _admitted(world)
+    monkeypatch.setattr(
+        "reconciler.process.oncall.act", lambda _options, _environment, do, **_: do(world.context)
+    )
+    monkeypatch.setattr("gateway.clock.SystemClock.from_environment", lambda _: world.clock)
+
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(interlock, ["token", *arguments, "--state", str(world.at)])
+
+    return call
+
+
+def test_the_command_prints_a_token_once_and_alone_on_stdout(
+    command: Callable[..., Result],
+) -> None:
+    made = command("new", "user:ines", "--expires", "12h", "--as", "mara")
+    assert made.exit_code == 0, made.output
+    token = made.stdout.strip()
+    assert secret_kind(token) == "a token of this gateway"
+    identity = access.hash_token(token)[:16]
+    assert f"interlock token revoke {identity}" in made.stderr
+    listed = command("list")
+    assert identity in listed.output
+    assert token not in listed.output
+    assert command("revoke", identity, "--as", "mara").exit_code == 0
+    assert "there is no token" in command("list").output
+    assert "revoked" in command("list", "--all").output
+    assert command("revoke", identity).exit_code == 1
+
+
+def test_a_duration_that_is_none_is_wrong_usage(command: Callable[..., Result]) -> None:
+    assert command("new", "ines", "--expires", "soon").exit_code == 2
