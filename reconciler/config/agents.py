@@ -102,6 +102,7 @@ def resolve_agent(
         origins=ledger.origins,
         loosened=tuple(ledger.loosened),
         formerly=AgentName(agent.formerly) if agent.formerly else None,
+        tags=tuple(sorted(set(agent.tags))),
     )
 
 

@@ -291,6 +291,8 @@ class AgentConfig:
     loosened: tuple[Loosened, ...] = ()
     formerly: AgentName | None = None
     """The name it had before: history, pointers and claims go with it."""
+    tags: tuple[str, ...] = ()
+    """What budgets may match on besides; sorted, and in no release."""
 
     @property
     def participants(self) -> tuple[ParticipantConfig, ...]:

@@ -306,7 +306,7 @@ TABLE: Mapping[str, Mapping[str, Direction]] = {
         "args.*": _D(freer_arguments),
         "approvals": _D(fewer),
         "max_output_tokens": _D(higher, phrases.number),
-        "tags": _D(always),
+        "tags": _D(fewer),
     },
     "rollout": {
         "name": _D(never),

@@ -183,6 +183,7 @@ def start(
             workspace=workspace,
             checker_release=judge,
             notes=rollouts.last_notes(tx, agent),
+            tags=config.tags,
         )
         run, new = queue.enqueue(
             tx,

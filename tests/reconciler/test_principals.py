@@ -144,6 +144,7 @@ def test_who_touches_a_tool_tells_of_people_too() -> None:
         ({"max_output_tokens": 10}, {"max_output_tokens": None}, True),
         ({"max_output_tokens": None}, {"max_output_tokens": 10}, False),
         ({"tags": ["a"]}, {"tags": []}, True),
+        ({"tags": []}, {"tags": ["a"]}, False),
         ({"team": "a"}, {"team": "b"}, True),
     ],
 )  # fmt: skip

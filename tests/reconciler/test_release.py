@@ -59,6 +59,7 @@ SAME = {
     "how targets are chosen": (MODELS, "[large, small]", "[large, {model: small, weight: 2}], routing: weight, retry: {attempts: 4}, first_token: 3s"),
     "empty parameters spelled out": (MODELS, "id: large-1", "id: large-1, parameters: {}"),
     "default spelled out": (AGENT, "role: checker,", "role: checker, skills: [],"),
+    "tags": (AGENT, "team: payments", "team: payments\n  tags: [batch]"),
     "schedule": (AGENT, "0 6 * * 1-5", "0 7 * * *"),
     "claims": (AGENT, '"docs/**", ', ""),
     "gate policy": ("interlock.yaml", "count: 5", "count: 9"),
