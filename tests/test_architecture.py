@@ -22,7 +22,9 @@ PACKAGES = ("gateway", "runner", "reconciler")
 
 PURE = (
     "gateway.budgets",
+    "gateway.limits.limiter",
     "gateway.policy",
+    "gateway.routing",
     "gateway.values",
     "reconciler.approvals.decide",
     "reconciler.approvals.restore",
