@@ -93,7 +93,7 @@ class Provider(Document):
     max_concurrent: Count | None = None
     """Calls at once; more wait, and teams take turns. Left out: as many as come."""
     max_waiting: Annotated[int, Field(ge=0, le=100_000)] = 256
-    """Calls that may wait for a place; one more is refused."""
+    """Calls of one team that may wait for a place; one more is refused."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Provider:
