@@ -89,7 +89,10 @@ class Guard:
         return Verdict(document, book.findings)
 
     def window(self) -> Window:
-        """For one stream of text. Not for guards that ask: keep the text, and `check` it."""
+        """For one stream of text. Not for guards that ask: keep the text, and `check` it.
+
+        Raises Refused: a rule that cannot be read refuses before anything came.
+        """
         assert not self.asks, "a guard that asks must be awaited: check"
         return Window(self._rules, self._hook, self._judge, holds=self.buffers)
 
