@@ -238,9 +238,6 @@ def test_whose_call_it_is_cannot_be_chosen_by_its_client(served: Stage) -> None:
         "",
     ):
         answer = served.chat(key=key)
-        if key == "run-1/../0":
-            assert answer.status == 200, "only a name; nothing is a path"
-            continue
         assert (answer.status, answer.code) == (403, "invalid_call_key"), key
     (said,) = responses(
         raw(
@@ -328,5 +325,5 @@ def test_nothing_of_all_this_is_left_open(served: Stage) -> None:
     until(lambda: not open_rows(served), "a call is still open")
     log = served.log.read_text()
     assert "token-of-run" not in log.replace("/token-of-run-1", "")
-    assert '"fault"' not in log
+    assert '"fault":' not in log
     assert served.terminate() == 0
