@@ -69,6 +69,8 @@ class GatewayApp:
         """Answer one request, whatever happens."""
         route = self._routes.get((exchange.method, exchange.path))
         try:
+            if exchange.refused is not None:
+                raise exchange.refused
             if route is None:
                 raise Refusal(
                     Code.NOT_FOUND, f"no endpoint {exchange.method} {exchange.path[:200]}"
@@ -246,11 +248,14 @@ class GatewayApp:
             headers[b"retry-after"] = str(refusal.facts["retry_after"]).encode()
         if "call_key" in refusal.facts:
             headers[b"X-Interlock-Call-Key"] = str(refusal.facts["call_key"]).encode()
-        dialect = anthropic if _is_anthropic(exchange) else openai
         if exchange.begun:
             exchange.abort()
+            return
+        if exchange.path == "/mcp":
+            said = server.refused(None, refusal)
         else:
-            exchange.respond(refusal.status, as_json(dialect.error(refusal)), headers)
+            said = (anthropic if _is_anthropic(exchange) else openai).error(refusal)
+        exchange.respond(refusal.status, as_json(said), headers)
 
 
 def head(exchange: Exchange) -> Head:
