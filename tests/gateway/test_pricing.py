@@ -30,7 +30,10 @@ def test_a_local_server_does_not_get_openais_price_for_the_same_name() -> None:
     assert price_of(Model(provider="p", id="gpt-4o"), local, DIGEST, NOW) is None
 
 
-@pytest.mark.parametrize("provider", [OPENAI, Provider(kind="scripted"), Provider(kind="cassette"), Provider(kind="azure")])
+@pytest.mark.parametrize(
+    "provider",
+    [OPENAI, Provider(kind="scripted"), Provider(kind="cassette"), Provider(kind="azure")],
+)
 def test_nobody_guesses_the_price_of_an_unknown_model(provider: Provider) -> None:
     assert price_of(Model(provider="p", id="no-such-model-9"), provider, DIGEST, NOW) is None
 
@@ -103,9 +106,7 @@ def test_no_usage_within_the_estimate_costs_more_than_was_reserved(data: st.Data
     price = PriceList("t", tiers)
     most_in, most_out = data.draw(TOKENS), data.draw(TOKENS)
     kinds = data.draw(st.tuples(*[CLAIMED] * 6))
-    actual = Usage(
-        data.draw(st.integers(0, most_in)), data.draw(st.integers(0, most_out)), *kinds
-    )
+    actual = Usage(data.draw(st.integers(0, most_in)), data.draw(st.integers(0, most_out)), *kinds)
     assert price.cost(actual) <= price.worst(most_in, most_out)
     plain = Usage(actual.input, actual.output, cached=actual.cached)
     assert price.cost(plain) <= price.worst(most_in, most_out, cache_writes=False, audio=False)
