@@ -1,103 +1,124 @@
 """A call while it runs: what came so far, for everyone who waits for it.
 
 Several requests may follow one call (a client that lost its connection and asks again with the
-same key); each reads the same events from the beginning.
+same key); each is given the same pieces from the beginning, pushed as they come.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.providers.conversation import Event
 from gateway.refusals import Code, Refusal
 from gateway.values import CallKey, Label, Millis, RunId, StepPath
 
 WATCH_SECONDS = 0.2
 """How often running calls are checked for a revocation or a stop from another process."""
+Sink = Callable[[bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a call that was answered: what the ledger stored, and what this key has cost."""
+    """The end of a call that was answered, and what this key has cost.
 
-    response: Any
-    cost_nano: int
-    input_tokens: int
-    output_tokens: int
-    replayed: bool
+    `response` is a tool's result. A model's answer is `stored` (docs/formats/calls.md); `body` is
+    the response for a client that does not stream and `tail` the end of a stream, where the call
+    was carried out for such a client.
+    """
+
+    cost_nano: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    replayed: bool = False
+    cached: bool = False
+    response: Any = None
+    stored: str = ""
+    body: bytes = b""
+    tail: bytes = b""
 
 
 class LiveCall:
-    """Events and end of one running call. Written by its task, read by any number of followers."""
+    """Pieces and end of one running call. Written by its task, followed by any number of clients.
 
-    def __init__(self, key: CallKey, token_hash: str, request_hash: str) -> None:
+    `streams`: its pieces are a stream in the dialect of the client it was begun for.
+    """
+
+    def __init__(
+        self,
+        key: CallKey,
+        token_hash: str,
+        request_hash: str,
+        *,
+        fresh: bool = False,
+        streams: bool = False,
+    ) -> None:
         self.key = key
         self.token_hash = token_hash
         self.request_hash = request_hash
+        self.fresh = fresh
+        self.streams = streams
         self.target: str | None = None
         self.label: Label | None = None
         self.effect_key: str | None = None
-        self.events: list[Event] = []
         self.cut: Refusal | None = None
         self.fault: Exception | None = None
         self.task: asyncio.Task[None] | None = None
+        self._pieces: list[bytes] = []
+        self._sinks: list[Sink] = []
         self._end: Finished | Refusal | None = None
-        self._news = asyncio.Event()
+        self._begun: asyncio.Event = asyncio.Event()
+        self._over: asyncio.Event = asyncio.Event()
+
+    @property
+    def said(self) -> bool:
+        """Has any piece of the answer been given away?"""
+        return bool(self._pieces)
 
     def begin(self, *, target: str, label: Label, effect_key: str | None) -> None:
         """Someone answers: from here on the headers are known."""
         self.target, self.label, self.effect_key = target, label, effect_key
-        self._tell()
+        self._begun.set()
 
-    def add(self, event: Event) -> None:
+    def add(self, piece: bytes) -> None:
         """A piece of the answer."""
-        self.events.append(event)
-        self._tell()
+        self._pieces.append(piece)
+        for sink in self._sinks:
+            sink(piece)
 
     def finish(self, end: Finished) -> None:
-        """The whole answer is settled."""
-        self._end = end
-        self._tell()
+        """The whole answer is there."""
+        if self._end is None:
+            self._end = end
+        self._begun.set()
+        self._over.set()
 
     def fail(self, refusal: Refusal) -> None:
         """There will be no (whole) answer. The first end stays."""
         if self._end is None:
             self._end = refusal
-        self._tell()
-
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        self._begun.set()
+        self._over.set()
 
     async def begun(self) -> None:
         """Wait until there is something to say. Raises Refusal when that is no."""
-        while self.target is None and self._end is None:
-            await self._news.wait()
+        await self._begun.wait()
         if self.target is None and isinstance(self._end, Refusal):
             raise self._end
 
-    async def follow(self) -> AsyncIterator[Event]:
-        """Every event from the first one; ends when the call has. Raises Refusal."""
-        position = 0
-        while True:
-            while position < len(self.events):
-                yield self.events[position]
-                position += 1
-            if isinstance(self._end, Refusal):
-                raise self._end
-            if self._end is not None:
-                return
-            await self._news.wait()
+    def follow(self, sink: Sink) -> None:
+        """Give every piece from the first one to `sink`, as they come."""
+        for piece in self._pieces:
+            sink(piece)
+        self._sinks.append(sink)
 
     async def finished(self) -> Finished:
         """Wait for the end. Raises Refusal."""
-        while self._end is None:
-            await self._news.wait()
+        await self._over.wait()
         if isinstance(self._end, Refusal):
             raise self._end
+        assert self._end is not None
         return self._end
 
 
@@ -146,6 +167,9 @@ class LiveCalls:
         token_hash: str,
         request_hash: str,
         run: Callable[[LiveCall], Awaitable[None]],
+        *,
+        fresh: bool,
+        streams: bool = False,
     ) -> LiveCall:
         """The running call of this key, started if there is none.
 
@@ -159,7 +183,8 @@ class LiveCalls:
                     f"call {key} is running for another request; a new request needs a new key",
                 )
             return found
-        call = self._calls[key] = LiveCall(key, token_hash, request_hash)
+        call = LiveCall(key, token_hash, request_hash, fresh=fresh, streams=streams)
+        self._calls[key] = call
         call.task = asyncio.create_task(self._guard(call, run), name=f"call {key}")
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="cut what is barred")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import fcntl
 import json
 import logging
@@ -16,22 +15,21 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from gateway import access, calls, schema
+from gateway import access, door, schema
 from gateway.app import sockets
 from gateway.app.control import ControlApp
-from gateway.app.face import GatewayApp, for_principal
+from gateway.app.face import GatewayApp
+from gateway.app.http import Gate, Handler
+from gateway.app.http import Server as HttpServer
 from gateway.app.sockets import RunSockets
 from gateway.clock import SystemClock
 from gateway.database import Database, DatabaseError, GroupCommit
 from gateway.door import Door
+from gateway.door.books import Memory
 from gateway.keys import Keyring
 from gateway.log import Log, LogHandler
 from gateway.providers.upstream import Upstream, build_client
@@ -74,72 +72,59 @@ def parse(arguments: Sequence[str]) -> Settings:
     )
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server without its handling of signals: it would kill us after a good end."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._leave)
-        yield
-
-    def _leave(self) -> None:
-        self.should_exit = True
-
-
 async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock, log: Log) -> None:
     """Run until SIGTERM or SIGINT. Raises DatabaseError, OSError (address in use)."""
     database = Database(settings.database)
     database.migrate(schema.MIGRATIONS)
-    with database.transaction() as tx:
-        try:
-            rules = access.current_policy(tx)[1].budgets
-        except Refusal:
-            rules = ()
-        lost = calls.recover(tx, rules=rules, now=clock.now())
-    if lost:
+    memory = Memory()
+    if lost := door.recover(database, memory, clock.now()):
         log.write("recovered", unknown=lost)
-    commits = GroupCommit(database)
+    commits = GroupCommit(database, memory)
     client = build_client()
-    door = Door(database, commits, clock, Upstream(client, Keyring(environment)))
-    app = GatewayApp(door, clock, log, lambda: _unready(database))
+    inner = Door(database, commits, memory, clock, Upstream(client, Keyring(environment)))
+    app = GatewayApp(inner, clock, log, lambda: _unready(database))
+    loop = asyncio.get_running_loop()
+    gate = Gate(loop.time)
+    leaving = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leaving.set)
 
-    server = _Server(_config(app, settings.drain_seconds))
-    listening: list[asyncio.Server] = []
-
-    async def listen(bound: socket.socket, application: Callable[..., Any]) -> asyncio.Server:
-        config = _config(application, settings.drain_seconds)
-        config.load()
-
-        def protocol() -> asyncio.Protocol:
-            return HttpToolsProtocol(config=config, server_state=server.server_state, app_state={})
-
-        loop = asyncio.get_running_loop()
+    async def listen(
+        bound: socket.socket, handler: Handler, principal: str | None = None
+    ) -> asyncio.Server:
+        server = HttpServer(handler, gate, principal)
         if bound.family == socket.AF_UNIX:
-            return await loop.create_unix_server(protocol, sock=bound)
-        return await loop.create_server(protocol, sock=bound)
+            return await loop.create_unix_server(server.protocol, sock=bound)
+        return await loop.create_server(server.protocol, sock=bound)
 
     runs = RunSockets(
-        settings.state / "sockets",
-        lambda bound, token_hash: listen(bound, for_principal(app, token_hash)),
+        settings.state / "sockets", lambda bound, token_hash: listen(bound, app, token_hash)
     )
     for run, token_hash in access.sockets(database, now=clock.now()):
         await runs.open(run, token_hash)
-    control = ControlApp(runs, commits, door.live, clock)
-    bound = sockets.bind(settings.state, CONTROL, mode=0o600)
-    listening.append(await listen(bound, control))
-
+    control = ControlApp(runs, commits, inner.live, clock)
+    listening = [await listen(sockets.bind(settings.state, CONTROL, mode=0o600), control)]
     tcp = socket.create_server((settings.host, settings.port), backlog=2048)
     host, port = tcp.getsockname()[:2]
+    listening.append(await listen(tcp, app))
     _announce(settings.state, host, port, clock)
     log.write("ready", host=host, port=port, pid=os.getpid())
-    await server.serve(sockets=[tcp])
+
+    sweeping = asyncio.create_task(_sweep(gate), name="close who is slow")
+    await leaving.wait()
 
     runs.stop()
     for other in listening:
         other.close()
-    cut = await door.live.drain(settings.drain_seconds)
+    gate.close()
+    cut = await inner.live.drain(settings.drain_seconds)
+    # What was answered in the last moment still has to reach its client.
+    for _ in range(100):
+        if not gate.connections:
+            break
+        await asyncio.sleep(0.01)
+    gate.abort()
+    sweeping.cancel()
     commits.close()
     await client.close()
     database.close()
@@ -148,19 +133,10 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
     log.write("stopped", cut=cut)
 
 
-def _config(application: Callable[..., Any], drain_seconds: float) -> uvicorn.Config:
-    return uvicorn.Config(
-        application,
-        http="httptools",
-        loop="uvloop",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(drain_seconds) or 1,
-    )
+async def _sweep(gate: Gate) -> None:
+    while True:
+        await asyncio.sleep(1)
+        gate.sweep()
 
 
 def _unready(database: Database) -> str | None:

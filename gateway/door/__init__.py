@@ -1,13 +1,15 @@
 """The one way in: what happens to every call, in order.
 
-    authenticate → principal → stopped/revoked → grant ∩ policy → replay by key → effect key
-    → budget reservation → route → stream → settle → ledger
+    authenticate → principal → stopped/revoked → grant ∩ policy → rate limits → replay by key
+    → guardrails → effect key → approval → budget reservation → cache → route → stream
+    → guardrails → settle → ledger
 
 Model calls (`models`) and tool calls (`tools`) each go through it on one screen; what every call
-shares, from the deciding transaction to the ledger, is in `books`. Everything up to the
-reservation happens in one transaction, so a revocation, a stop, a tighter policy or a lower budget
-that commits first always wins. A call runs as a task of its own: a client that goes away does not
-end it, and one that comes back with the same key finds it (`LiveCall`) or its stored answer.
+shares, from the deciding transaction to the ledger, is in `books`. Everything from who calls to the
+reservation is decided in one transaction, so a revocation, a stop, a tighter policy or a lower
+budget that commits first always wins. A call runs as a task of its own: a client that goes away
+does not end it, and one that comes back with the same key finds it (`LiveCall`) or its stored
+answer.
 """
 
 from __future__ import annotations
@@ -15,42 +17,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway import access
+from gateway.access.directory import InForce, Standing
+from gateway.budgets import Rules
 from gateway.database import Database, GroupCommit
-from gateway.door.books import Books
+from gateway.door.books import Books, Memory
 from gateway.door.models import ModelCalls
 from gateway.door.tools import ToolCalls
 from gateway.live import LiveCall, LiveCalls
-from gateway.policy import Grants, Policy
-from gateway.providers.conversation import ModelRequest
+from gateway.providers.asked import Asked
 from gateway.providers.upstream import Upstream
-from gateway.values import Clock, RunId
+from gateway.refusals import Refusal
+from gateway.values import Clock, Millis
+
+__all__ = ["Door"]
 
 
 class Door:
     """Carries out calls. One per process; not thread-safe, belongs to its event loop."""
 
     def __init__(
-        self, database: Database, commits: GroupCommit, clock: Clock, upstream: Upstream
+        self,
+        database: Database,
+        commits: GroupCommit,
+        memory: Memory,
+        clock: Clock,
+        upstream: Upstream,
     ) -> None:
         self._database = database
+        self._memory = memory
         self._clock = clock
         self.live = LiveCalls(
-            lambda hashes: access.barred_among(database, hashes, now=clock.now()), clock.now()
+            lambda hashes: memory.directory.barred_among(database, hashes, now=clock.now()),
+            clock.now(),
         )
-        books = Books(commits, clock, self.live)
-        self._models = ModelCalls(books, upstream)
-        self._tools = ToolCalls(books, upstream)
+        self._books = Books(database, commits, memory, clock, self.live)
+        self._models = ModelCalls(self._books, upstream)
+        self._tools = ToolCalls(self._books, upstream)
 
-    async def model(
-        self, token_hash: str, request: ModelRequest, *, request_hash: str, key: str | None
-    ) -> LiveCall:
+    async def model(self, token_hash: str, asked: Asked, *, key: str | None) -> LiveCall:
         """Start (or find) a model call. Raises Refusal when it is refused before it begins."""
+        run = self._memory.directory.run_of(self._database, token_hash, self._clock.now())
         return self.live.carry(
-            self.live.key(self._run_of(token_hash), key),
+            self.live.key(run, key),
             token_hash,
-            request_hash,
-            lambda call: self._models.carry_out(call, request),
+            asked.digest,
+            lambda call: self._models.carry_out(call, asked),
+            fresh=key is None,
+            streams=asked.stream,
         )
 
     async def tool(
@@ -63,19 +76,29 @@ class Door:
         key: str | None,
     ) -> LiveCall:
         """Start (or find) a call of `server.tool`. Raises Refusal like `model`."""
+        run = self._memory.directory.run_of(self._database, token_hash, self._clock.now())
         return self.live.carry(
-            self.live.key(self._run_of(token_hash), key),
+            self.live.key(run, key),
             token_hash,
             request_hash,
             lambda call: self._tools.carry_out(call, name, arguments),
+            fresh=key is None,
         )
 
-    def rights(self, token_hash: str) -> tuple[Grants, Policy]:
-        """What the caller may reach now, for listings. Raises Refusal."""
-        who = access.caller(self._database, token_hash, now=self._clock.now())
-        _, policy = access.current_policy(self._database)
-        return access.rights(who, access.ceiling(self._database, who)), policy
+    def caller(self, token_hash: str) -> tuple[Standing, InForce]:
+        """Who calls and what may be reached now, for listings. Raises Refusal."""
+        self._memory.directory.refresh(self._database)
+        return self._books.caller(token_hash)
 
-    def _run_of(self, token_hash: str) -> RunId:
-        """Whose call it is. Raises Refusal: who may not call at all is told before anything."""
-        return access.caller(self._database, token_hash, now=self._clock.now()).principal.run
+
+def recover(database: Database, memory: Memory, now: Millis) -> int:
+    """At the start: every open reservation is a dead process's. Returns how many there were."""
+    with database.transaction() as tx:
+        memory.directory.refresh(tx)
+        try:
+            rules = memory.directory.in_force(tx).rules
+        except Refusal:
+            rules = Rules(())
+        lost = memory.ledger.recover(tx, rules=rules, now=now)
+        memory.ledger.finish(tx)
+    return lost

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from gateway import access, calls
-from gateway.budgets import Ceiling
-from gateway.calls import Ask, Next, Settlement, Stored
-from gateway.database import GroupCommit, Row, Transaction
-from gateway.live import Finished, LiveCall, LiveCalls
-from gateway.policy import BudgetRule, Policy
-from gateway.providers.conversation import Done, Reply
+from gateway import calls
+from gateway.access.directory import Directory, InForce, Standing
+from gateway.budgets import Ceiling, Rules
+from gateway.calls import Ask, Ledger, Next, Settlement, Stored
+from gateway.database import Database, GroupCommit, Hooks, Row, Transaction
+from gateway.live import LiveCall, LiveCalls
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
 from gateway.values import Clock, Label, Millis
@@ -33,7 +31,7 @@ class Attempt:
 
     row: Row
     over: tuple[Ceiling, ...]
-    policy: Policy
+    policy: InForce
 
     @property
     def label(self) -> Label:
@@ -41,24 +39,74 @@ class Attempt:
         return Label.parse(self.row["label"])
 
 
+class Memory(Hooks):
+    """What the gateway keeps in memory of what is on disk, kept true at every group of writes."""
+
+    def __init__(
+        self, observe: Callable[[int, float], None] = lambda _size, _seconds: None
+    ) -> None:
+        self.ledger = Ledger()
+        self.directory = Directory()
+        self._observe = observe
+
+    def begin(self, tx: Transaction) -> None:
+        if self.directory.refresh(tx):
+            self.ledger.refresh()
+
+    def finish(self, tx: Transaction) -> None:
+        self.ledger.finish(tx)
+
+    def failed(self) -> None:
+        self.ledger.forget()
+
+    def committed(self, size: int, seconds: float) -> None:
+        self._observe(size, seconds)
+
+
 class Books:
     """Decides, settles and gives up attempts; every write is durable when it returns."""
 
-    def __init__(self, commits: GroupCommit, clock: Clock, live: LiveCalls) -> None:
+    def __init__(
+        self,
+        database: Database,
+        commits: GroupCommit,
+        memory: Memory,
+        clock: Clock,
+        live: LiveCalls,
+    ) -> None:
+        self._database = database
         self._commits = commits
+        self._memory = memory
         self._clock = clock
         self._live = live
+
+    @property
+    def ledger(self) -> Ledger:
+        """For deciding work, which runs on the thread that the ledger belongs to."""
+        return self._memory.ledger
 
     def now(self) -> Millis:
         """The time for a deciding transaction."""
         return self._clock.now()
 
+    def caller(self, token_hash: str) -> tuple[Standing, InForce]:
+        """Who calls and what is in force as far as this process knows: for preparing a call, and
+        for listings. Raises Refusal."""
+        directory = self._memory.directory
+        standing = directory.standing(self._database, token_hash, self._clock.now())
+        return standing, directory.in_force(self._database)
+
+    def deciding(self, tx: Transaction, token_hash: str, now: Millis) -> tuple[Standing, InForce]:
+        """The same within a deciding transaction, where it is certain. Raises Refusal."""
+        directory = self._memory.directory
+        return directory.standing(tx, token_hash, now), directory.in_force(tx)
+
     def standing(
-        self, tx: Transaction, call: LiveCall, ask: Ask, *, policy: Policy, now: Millis
+        self, tx: Transaction, call: LiveCall, ask: Ask, *, rules: Rules, now: Millis
     ) -> Stored | Next | Refusal:
         """What the ledger says about sending this request now."""
-        others = self._live.others(call)
-        return calls.standing(tx, ask, live=others, rules=policy.budgets, now=now)
+        others = () if ask.fresh and not ask.changes else self._live.others(call)
+        return calls.standing(tx, self.ledger, ask, live=others, rules=rules, now=now)
 
     async def decide(self, work: Callable[[Transaction], T]) -> T | Refusal:
         """Run a deciding transaction; what it refuses is returned, so that its writes stay."""
@@ -69,7 +117,7 @@ class Books:
             except Refusal as refusal:
                 return refusal
 
-        writing = asyncio.ensure_future(self._commits.write(decide))
+        writing = asyncio.ensure_future(self._commits.decide(decide))
         try:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
@@ -80,53 +128,49 @@ class Books:
             raise
 
     async def settle(
-        self, call: LiveCall, attempt: Attempt, settlement: Settlement, response: Any
-    ) -> None:
-        """Write what it cost and its answer; then the call is finished."""
+        self, call: LiveCall, attempt: Attempt, settlement: Settlement, response: str
+    ) -> tuple[int, int, int]:
+        """Write what it cost and its answer (JSON); what all attempts of the key have cost.
+
+        The nano-dollars, input and output tokens of a call whose key is the gateway's own are
+        those of this attempt: what its earlier attempts cost nobody can ask for.
+        """
 
         def write(tx: Transaction) -> tuple[int, int, int]:
-            calls.settle(
+            self.ledger.settle(
                 tx,
                 attempt.row,
                 settlement,
                 response=response,
                 label=attempt.label,
                 over=attempt.over,
-                rules=_rules(tx, attempt.policy),
+                rules=self._rules(tx, attempt),
                 now=self._clock.now(),
             )
+            if attempt.row["attempt"] == 0:
+                return (
+                    settlement.cost_nano,
+                    settlement.input_tokens,
+                    settlement.output_tokens,
+                )
+            self.ledger.write(tx)
             return calls.summary(calls.attempts(tx, call.key))
 
         # Shielded: an answer that is here must not be lost because somebody cancels the task.
-        cost, tokens_in, tokens_out = await asyncio.shield(self._commits.write(write))
-        call.finish(
-            Finished(
-                response=response,
-                cost_nano=cost,
-                input_tokens=tokens_in,
-                output_tokens=tokens_out,
-                replayed=False,
-            )
-        )
+        return await asyncio.shield(asyncio.ensure_future(self._commits.decide(write)))
 
     async def give_up(self, attempt: Attempt, failure: Failure) -> None:
         """No answer: released when the other side surely did nothing, else unknown."""
 
         def write(tx: Transaction) -> None:
-            rules, now = _rules(tx, attempt.policy), self._clock.now()
+            rules, now, row = self._rules(tx, attempt), self._clock.now(), attempt.row
+            why = failure.message
             if failure.done:
-                calls.lose(
-                    tx,
-                    attempt.row,
-                    error=failure.message,
-                    rules=rules,
-                    over=attempt.over,
-                    now=now,
-                )
+                self.ledger.lose(tx, row, error=why, rules=rules, over=attempt.over, now=now)
             else:
-                calls.release(tx, attempt.row, error=failure.message, rules=rules, now=now)
+                self.ledger.release(tx, row, error=why, rules=rules, now=now)
 
-        await asyncio.shield(self._commits.write(write))
+        await asyncio.shield(asyncio.ensure_future(self._commits.decide(write)))
 
     async def abandon(self, call: LiveCall, attempt: Attempt, error: BaseException) -> None:
         """Cut off in the middle (revoked, stopped, shutting down, a fault of ours): nobody
@@ -135,16 +179,12 @@ class Books:
         with contextlib.suppress(asyncio.CancelledError):
             await self.give_up(attempt, Failure(why, done=True))
 
-
-def replay(call: LiveCall, row: Row) -> None:
-    """Give a stored answer again, as the events it came in."""
-    response = json.loads(row["response"])
-    call.begin(target=row["target"], label=Label.parse(row["label"]), effect_key=row["effect_key"])
-    if row["kind"] == "model":
-        for event in Reply.from_json(response).events():
-            if not isinstance(event, Done):
-                call.add(event)
-    call.finish(Finished(response, 0, 0, 0, replayed=True))
+    def _rules(self, tx: Transaction, attempt: Attempt) -> Rules:
+        """The rules in force now; those of the reservation when the policy has gone away."""
+        try:
+            return self._memory.directory.in_force(tx).rules
+        except Refusal:
+            return attempt.policy.rules
 
 
 def exhausted(failures: list[Failure]) -> Refusal:
@@ -160,11 +200,3 @@ def exhausted(failures: list[Failure]) -> Refusal:
         "; ".join(failure.message for failure in failures),
         retry_after=min(waits, default=None) if busy else None,
     )
-
-
-def _rules(tx: Transaction, policy: Policy) -> tuple[BudgetRule, ...]:
-    """The rules in force now; those of the reservation when the policy has gone away."""
-    try:
-        return access.current_policy(tx)[1].budgets
-    except Refusal:
-        return policy.budgets

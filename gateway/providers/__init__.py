@@ -1,28 +1,159 @@
-"""Places that serve models. Each kind is a room; the functions here pick the one a target needs.
+"""Places that serve models: natively where they speak the client's dialect, translated elsewhere.
 
-`stream` is the translated way: the request in no dialect, the answer as events. A call whose
-dialect the target speaks itself (`apis_of`) is forwarded as it is. `wire` is what both ask with.
+`serve` decides which. What is forwarded stays the client's bytes (`native`); what is translated
+becomes a conversation in no dialect, and its answer events (`stream`). `wire` is what both ask
+with, so that addresses, keys, cassettes and recordings are the same for both.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
 
-from gateway.providers import anthropic, openai, scripted, wire
-from gateway.providers.conversation import Event, ModelRequest, ToolDelta, ToolStart
+from gateway.providers import anthropic, native, openai, scripted, stored, wire
+from gateway.providers.asked import DIALECTS, Asked
+from gateway.providers.conversation import (
+    Done,
+    Event,
+    ModelRequest,
+    ToolDelta,
+    ToolStart,
+    assemble,
+)
 from gateway.providers.counting import count_tokens
+from gateway.providers.dialects import embeddings as embeddings_dialect
+from gateway.providers.dialects import fields
 from gateway.providers.embeddings import embed
-from gateway.providers.upstream import Upstream
+from gateway.providers.pieces import End, Piece
+from gateway.providers.stored import Frame
+from gateway.providers.upstream import Answer, Upstream
 from gateway.providers.wire import apis_of
 from gateway.routing import Failure, Target
 
-__all__ = ["apis_of", "count_tokens", "embed", "stream"]
+__all__ = ["apis_of", "count_tokens", "embed", "serve", "stream"]
+
+
+async def serve(
+    upstream: Upstream,
+    target: Target,
+    asked: Asked,
+    *,
+    output_tokens: int,
+    parameters: Mapping[str, Any],
+    frame: Frame,
+    rewritten: bool = False,
+) -> AsyncIterator[Piece | End]:
+    """The target's answer for this client, ended by `End`. Raises routing.Failure, Refusal (no
+    key). `rewritten`: the text will be looked into as it comes, so that it must be translated."""
+    provider = target.provider
+    target = replace(target, model=target.model.model_copy(update={"parameters": parameters}))
+    forwarded = asked.api in apis_of(provider) and provider.kind != "scripted"
+    if forwarded and not rewritten:
+        source = _native(upstream, target, asked, output_tokens, frame)
+    elif asked.api == "embeddings":
+        source = _embedded(upstream, target, asked, frame)
+    else:
+        source = _translated(upstream, target, asked, output_tokens, frame)
+    async with aclosing(source) as pieces:  # type: ignore[type-var]
+        async for piece in pieces:
+            yield piece
+
+
+async def _native(
+    upstream: Upstream, target: Target, asked: Asked, output_tokens: int, frame: Frame
+) -> AsyncIterator[Piece | End]:
+    body = native.outgoing(
+        asked,
+        model=target.model.id,
+        output_tokens=output_tokens,
+        parameters=target.model.parameters,
+        plain_limit=not wire.official(target.provider),
+    )
+    end: End | None = None
+    async with wire.ask(upstream, target, asked.api, body) as answer:
+        async for piece in _forwarded(asked, answer, frame):
+            if isinstance(piece, End):
+                end = piece
+            else:
+                yield piece
+    if end is not None:
+        yield end
+
+
+async def _forwarded(asked: Asked, answer: Answer, frame: Frame) -> AsyncIterator[Piece | End]:
+    streams = "text/event-stream" in (answer.header("content-type") or "")
+    if asked.stream and streams:
+        async for piece in native.stream(asked, answer):
+            yield piece
+    elif not streams:
+        end = await native.unary(asked, answer)
+        pieces: list[Piece] = []
+        if asked.stream:
+            usage = end.usage
+            pieces, end = stored.again(asked, end.stored, frame)
+            end = End(usage, end.stored, tail=end.tail)
+        for piece in pieces:
+            yield piece
+        yield end
+    else:
+        # Asked for a whole, and it streams all the same: some servers know nothing else.
+        if asked.api not in ("chat", "messages"):
+            raise Failure(f"{answer.where} streams what was asked for as a whole", done=True)
+        read = anthropic.events if asked.api == "messages" else openai.events
+        reply = assemble([event async for event in read(answer)])
+        _, end = stored.written(asked, reply, native_form(reply.to_json()), frame)
+        yield end
+
+
+def native_form(document: Any) -> str:
+    """An answer in no dialect as the ledger keeps it."""
+    return json.dumps(document, ensure_ascii=False)
+
+
+async def _translated(
+    upstream: Upstream, target: Target, asked: Asked, output_tokens: int, frame: Frame
+) -> AsyncIterator[Piece | End]:
+    request = replace(asked.conversation, max_output_tokens=output_tokens or None)
+    events: list[Event] = []
+    if not asked.stream:
+        events = [event async for event in stream(upstream, target, request)]
+        reply = assemble(events)
+        _, end = stored.written(asked, reply, native_form(reply.to_json()), frame)
+        yield end
+        return
+    writer = DIALECTS[asked.api].Writer(
+        model=frame.model,
+        identity=frame.identity,
+        seconds=frame.seconds,
+        with_usage=asked.with_usage,
+        request=request,
+    )
+    async for event in stream(upstream, target, request):
+        events.append(event)
+        if isinstance(event, Done):
+            reply = assemble(events)
+            tail = writer.write(event) + writer.end()
+            yield End(reply.usage, native_form(reply.to_json()), tail=tail)
+            return
+        yield Piece(writer.write(event))
+    raise Failure(f"provider {target.provider_name} ended without an answer", done=True)
+
+
+async def _embedded(
+    upstream: Upstream, target: Target, asked: Asked, frame: Frame
+) -> AsyncIterator[Piece | End]:
+    request = embeddings_dialect.read(fields.document(asked.body))
+    reply = await embed(upstream, target, request)
+    body = json.dumps(embeddings_dialect.answer(reply, model=frame.model, request=request))
+    yield End(reply.usage, native_form(reply.to_json()), body.encode())
 
 
 async def stream(upstream: Upstream, target: Target, request: ModelRequest) -> AsyncIterator[Event]:
-    """The target's answer as events, ended by `Done`. Raises routing.Failure, and Refusal (no
-    key), whatever the provider sends."""
+    """The target's answer as events, ended by `Done`: the translated way. Raises routing.Failure,
+    and Refusal (no key), whatever the provider sends."""
     source = _source(upstream, target, request)
     where = f"provider {target.provider_name}"
     calling: int | None = None
@@ -46,14 +177,14 @@ async def stream(upstream: Upstream, target: Target, request: ModelRequest) -> A
 
 
 def _source(upstream: Upstream, target: Target, request: ModelRequest) -> AsyncIterator[Event]:
-    if target.provider.kind == "scripted":
-        return scripted.stream(target, request)
     if cannot := request.untranslatable():
         raise wire.unable(
             target,
             f"does not speak the dialect of this request, and {', '.join(cannot)} cannot be "
             "translated: leave it out, or ask a model whose provider speaks it",
         )
+    if target.provider.kind == "scripted":
+        return scripted.stream(target, request)
     apis = apis_of(target.provider)
     if "chat" in apis and (request.dialect != "messages" or "messages" not in apis):
         return openai.stream(upstream, target, request)

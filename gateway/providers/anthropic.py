@@ -28,7 +28,7 @@ from gateway.providers.conversation import (
     ToolUse,
 )
 from gateway.providers.turns import alternating, plain_id
-from gateway.providers.upstream import Upstream, parsed
+from gateway.providers.upstream import Answer, Upstream, parsed
 from gateway.routing import Failure, Target
 
 MAKER = "anthropic:"
@@ -49,16 +49,28 @@ STOPS = {
 async def stream(upstream: Upstream, target: Target, request: ModelRequest) -> AsyncIterator[Event]:
     """The answer as events. Raises routing.Failure, Refusal (no key)."""
     asked = body(request, target)
-    reading = Reading(answer_tool=_forced(request, target))
+    done: Done | None = None
     async with wire.ask(upstream, target, "messages", asked) as answer:
-        async for _, data in answer.events():
-            if data.strip() == "[DONE]":
-                break  # some servers that speak both dialects end this one as the other
-            for event in reading.take(parsed(data, answer.where), answer.where):
+        async for event in events(answer, answer_tool=_forced(request, target)):
+            if isinstance(event, Done):
+                done = event
+            else:
                 yield event
-            if reading.ended:
-                break
-    yield reading.done(f"provider {target.provider_name}")
+    if done is not None:
+        yield done
+
+
+async def events(answer: Answer, *, answer_tool: bool = False) -> AsyncIterator[Event]:
+    """The events of an answer that has begun, ended by `Done`. Raises routing.Failure."""
+    reading = Reading(answer_tool=answer_tool)
+    async for _, data in answer.events():
+        if data.strip() == "[DONE]":
+            break  # some servers that speak both dialects end this one as the other
+        for event in reading.take(parsed(data, answer.where), answer.where):
+            yield event
+        if reading.ended:
+            break
+    yield reading.done(answer.where)
 
 
 class Reading:

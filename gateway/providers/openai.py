@@ -36,7 +36,7 @@ from gateway.providers.conversation import (
     ToolUse,
 )
 from gateway.providers.turns import plain_id, well_formed
-from gateway.providers.upstream import Upstream, parsed
+from gateway.providers.upstream import Answer, Upstream, parsed
 from gateway.routing import Failure, Target
 
 MAKER = "chat:"
@@ -55,15 +55,27 @@ EFFORTS = {"max": "high", "xhigh": "high"}
 async def stream(upstream: Upstream, target: Target, request: ModelRequest) -> AsyncIterator[Event]:
     """The answer as events. Raises routing.Failure, Refusal (no key)."""
     asked = body(request, target, official=wire.official(target.provider))
-    reading = Reading(turn=len(request.messages))
+    done: Done | None = None
     async with wire.ask(upstream, target, "chat", asked) as answer:
-        async for _, data in answer.events():
-            if data.strip() == "[DONE]":
-                reading.ended = True
-                break
-            for event in reading.take(parsed(data, answer.where), answer.where):
+        async for event in events(answer, turn=len(request.messages)):
+            if isinstance(event, Done):
+                done = event
+            else:
                 yield event
-    for event in reading.done(f"provider {target.provider_name}"):
+    if done is not None:
+        yield done
+
+
+async def events(answer: Answer, *, turn: int = 0) -> AsyncIterator[Event]:
+    """The events of an answer that has begun, ended by `Done`. Raises routing.Failure."""
+    reading = Reading(turn=turn)
+    async for _, data in answer.events():
+        if data.strip() == "[DONE]":
+            reading.ended = True
+            break
+        for event in reading.take(parsed(data, answer.where), answer.where):
+            yield event
+    for event in reading.done(answer.where):
         yield event
 
 

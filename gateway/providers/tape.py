@@ -43,15 +43,14 @@ def digest(api: Api, body: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def play(provider: Provider, api: Api, body: Mapping[str, Any], *, where: str) -> Head:
-    """The recorded answer to this request. Raises Failure (invalid_request, nothing was done)
-    when there is none."""
-    wanted = digest(api, body)
+def play(provider: Provider, wanted: str, *, where: str) -> Head:
+    """The recorded answer to the request of this digest. Raises Failure (invalid_request, nothing
+    was done) when there is none."""
     for entry in provider.tape:
         if entry.request == wanted:
             return _Played(entry)
     raise Failure(
-        f"{where} has no recording of this request ({api}, {wanted[:12]}; it holds "
+        f"{where} has no recording of this request ({wanted[:12]}; it holds "
         f"{len(provider.tape)}): record it again with `--record`",
         done=False,
         code=Code.INVALID_REQUEST,

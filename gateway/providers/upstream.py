@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, PyreqwestError
 
-from gateway.keys import Keyring, scrub
+from gateway.keys import REDACTED, Keyring, scrub
 from gateway.policy import TapeEntry
 from gateway.routing import Failure
 
@@ -99,6 +99,10 @@ class Answer:
 
     async def text(self, most: int = MAX_ANSWER) -> str:
         """The whole body. Raises Failure (done) when it breaks off or is larger than `most`."""
+        return (await self.raw(most)).decode(errors="replace")
+
+    async def raw(self, most: int = MAX_ANSWER) -> bytes:
+        """The whole body's bytes. Raises Failure (done) when it breaks off or is larger."""
         parts: list[bytes] = []
         size = 0
         async for chunk in self._chunks():
@@ -106,7 +110,20 @@ class Answer:
             size += len(chunk)
             if size > most:
                 raise Failure(f"{self.where} answered more than {most} bytes", done=True)
-        return scrub(b"".join(parts).decode(errors="replace"), self.secret)
+        return self.scrubbed(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. A secret that lies across two pieces is found in neither: whoever
+        passes pieces on joins them to whole events first and scrubs those."""
+        async for chunk in self._chunks():
+            yield chunk
+
+    def scrubbed(self, data: bytes) -> bytes:
+        """`data` without the secret."""
+        if self.secret is None:
+            return data
+        secret = self.secret.encode()
+        return data.replace(secret, REDACTED.encode()) if secret in data else data
 
     async def document(self) -> dict[str, Any]:
         """The whole body, which is a JSON object. Raises Failure (done)."""
@@ -227,7 +244,8 @@ class Upstream:
         seconds: int,
         secret: str | None,
     ) -> AsyncIterator[Answer]:
-        """POST a JSON body and hand over the response once it has begun, whatever its status.
+        """POST a JSON body (bytes are sent as they are) and hand over the response once it has
+        begun, whatever its status.
 
         `seconds` bounds the wait for the response and for each piece of its body. Raises Failure:
         not `done` when no connection was made, `done` when the request left and no answer came.
@@ -236,7 +254,11 @@ class Upstream:
             request = (
                 self._client.post(url)
                 .headers({"content-type": "application/json", **headers})
-                .body_bytes(json.dumps(body, ensure_ascii=False).encode())
+                .body_bytes(
+                    body
+                    if isinstance(body, bytes)
+                    else json.dumps(body, ensure_ascii=False).encode()
+                )
                 .build_streamed()
             )
         except (BuilderError, ValueError):

@@ -17,12 +17,11 @@ def of_chat(usage: Any) -> Usage | None:
     if not _says(usage, "prompt_tokens", "completion_tokens"):
         return None
     read, said = _part(usage, "prompt_tokens_details"), _part(usage, "completion_tokens_details")
-    return _whole(
+    return whole(
         input_tokens=_count(usage, "prompt_tokens"),
         output_tokens=_count(usage, "completion_tokens"),
         cached=_count(read, "cached_tokens"),
         written=_count(read, "cache_write_tokens"),
-        hour=0,
         reasoning=_count(said, "reasoning_tokens"),
         heard=_count(read, "audio_tokens"),
         spoken=_count(said, "audio_tokens"),
@@ -34,12 +33,11 @@ def of_responses(usage: Any) -> Usage | None:
     if not _says(usage, "input_tokens", "output_tokens"):
         return None
     read, said = _part(usage, "input_tokens_details"), _part(usage, "output_tokens_details")
-    return _whole(
+    return whole(
         input_tokens=_count(usage, "input_tokens"),
         output_tokens=_count(usage, "output_tokens"),
         cached=_count(read, "cached_tokens"),
         written=_count(read, "cache_write_tokens"),
-        hour=0,
         reasoning=_count(said, "reasoning_tokens"),
         heard=_count(read, "audio_tokens"),
         spoken=_count(said, "audio_tokens"),
@@ -63,15 +61,13 @@ def of_messages(usage: Any) -> Usage | None:
         hour + _count(kinds, "ephemeral_5m_input_tokens"),
     )
     said = _part(usage, "output_tokens_details")
-    return _whole(
+    return whole(
         input_tokens=_count(usage, "input_tokens") + cached + written,
         output_tokens=_count(usage, "output_tokens"),
         cached=cached,
         written=written,
         hour=hour,
         reasoning=_count(said, "thinking_tokens"),
-        heard=0,
-        spoken=0,
     )
 
 
@@ -82,17 +78,22 @@ def of_embeddings(usage: Any) -> Usage | None:
     return Usage(_count(usage, "prompt_tokens"), 0)
 
 
-def _whole(
+def whole(
     *,
     input_tokens: int,
     output_tokens: int,
-    cached: int,
-    written: int,
-    hour: int,
-    reasoning: int,
-    heard: int,
-    spoken: int,
-) -> Usage:
+    cached: int = 0,
+    written: int = 0,
+    hour: int = 0,
+    reasoning: int = 0,
+    heard: int = 0,
+    spoken: int = 0,
+) -> Usage | None:
+    """Totals and their parts, made to fit; None when a total is no count."""
+    if not (_is_count(input_tokens) and _is_count(output_tokens)):
+        return None
+    cached, written, hour = max(0, cached), max(0, written), max(0, hour)
+    reasoning, heard, spoken = max(0, reasoning), max(0, heard), max(0, spoken)
     cached = min(cached, input_tokens)
     written = min(written, input_tokens - cached)
     return Usage(

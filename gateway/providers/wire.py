@@ -6,6 +6,7 @@ answers from its tape, and a recording gateway keeps what passes.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -118,20 +119,21 @@ async def ask(
     upstream: Upstream,
     target: Target,
     api: Api,
-    body: Mapping[str, Any],
+    body: Mapping[str, Any] | bytes,
     *,
     headers: Mapping[str, str] | None = None,
     suffix: str = "",
 ) -> AsyncIterator[Answer]:
     """Ask a target in one of its APIs and hand over the answer once it has begun.
 
-    `body` is what is sent, as it is; `headers` are sent besides; `suffix` is a path below the
-    API's. Raises Failure (an error status too) and Refusal (no key).
+    `body` is what is sent, as it is (bytes: already JSON); `headers` are sent besides; `suffix` is
+    a path below the API's. Raises Failure (an error status too) and Refusal (no key). Leave the
+    block before the last of the answer is handed on: what is recorded is written then.
     """
     where = f"provider {target.provider_name}"
     seconds = target.provider.timeout_seconds
     if target.provider.kind == "cassette":
-        played = tape.play(target.provider, api, body, where=where)
+        played = tape.play(target.provider, tape.digest(api, _read(body)), where=where)
         answer = Answer(played, where, seconds, None)
         await _check(answer)
         yield answer
@@ -149,12 +151,19 @@ async def ask(
             await _check(answer)
             yield answer
             return
-        request = tape.digest(api, body)
+        request = tape.digest(api, _read(body))
         tee = tape.Tee(answer.response, upstream.recorder, target.provider_name, request)
         recorded = replace(answer, response=tee)
         await _check(recorded)
         yield recorded
         tee.finish(place.secret)
+
+
+def _read(body: Mapping[str, Any] | bytes) -> Mapping[str, Any]:
+    if not isinstance(body, bytes):
+        return body
+    value = json.loads(body)
+    return value if isinstance(value, dict) else {}
 
 
 async def _check(answer: Answer) -> None:

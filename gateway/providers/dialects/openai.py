@@ -58,8 +58,6 @@ def read(body: dict[str, Any]) -> ModelRequest:
     for name in UNSUPPORTED:
         if body.get(name):
             raise fields.invalid(f"`{name}` is not supported by this gateway; use `tools`")
-    if body.get("n") not in (None, 1):
-        raise fields.invalid("`n` other than 1 is not supported by this gateway")
     listed = fields.objects(body.get("messages"), "messages")
     if not listed:
         raise fields.invalid("`messages` must not be empty")
@@ -98,7 +96,10 @@ def read(body: dict[str, Any]) -> ModelRequest:
         effort=fields.optional_text(body, "reasoning_effort") or None,
         dialect=API,
         extra={name: body[name] for name in EXTRA if body.get(name) is not None},
-        native_only=tuple(f"`{name}`" for name in NATIVE_ONLY if body.get(name)),
+        native_only=(
+            *(f"`{name}`" for name in NATIVE_ONLY if body.get(name)),
+            *(["`n` other than 1"] if body.get("n") not in (None, 1) else []),
+        ),
     )
 
 

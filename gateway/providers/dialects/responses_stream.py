@@ -86,10 +86,10 @@ class Writer:
     def fail(self, refusal: Refusal) -> bytes:
         """An error in the middle of the stream: `response.failed`, then `error`, which is what
         the official client raises."""
-        failed = items.response(**self._frame, output=self._output, error=refusal)
-        out = self._begin() + self._event("response.failed", response=failed)
+        whole = items.response(**self._frame, output=self._output, error=refusal)
+        failed = self._event("response.failed", response=whole)
         about = {"code": str(refusal.code), "message": refusal.message, "param": None}
-        return out + self._event("error", **about, **openai.error(refusal))
+        return failed + self._event("error", **about, **openai.error(refusal))
 
     def end(self) -> bytes:
         """The end of the stream: nothing follows the last event."""
