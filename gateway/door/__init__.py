@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway import providers, routing
 from gateway.access.directory import InForce, Standing
 from gateway.budgets import Rules
 from gateway.database import Database, GroupCommit
@@ -25,8 +26,10 @@ from gateway.door.models import ModelCalls
 from gateway.door.tools import ToolCalls
 from gateway.live import LiveCall, LiveCalls
 from gateway.providers.asked import Asked
+from gateway.providers.dialects import fields
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Refusal
+from gateway.routing import Failure
 from gateway.values import Clock, Millis
 
 __all__ = ["Door"]
@@ -51,6 +54,7 @@ class Door:
             clock.now(),
         )
         self._books = Books(database, commits, memory, clock, self.live)
+        self._upstream = upstream
         self._models = ModelCalls(self._books, upstream)
         self._tools = ToolCalls(self._books, upstream)
 
@@ -65,6 +69,19 @@ class Door:
             fresh=key is None,
             streams=asked.stream,
         )
+
+    async def count_tokens(self, token_hash: str, asked: Asked) -> int:
+        """How many input tokens a request would have, for the first of its targets. Raises
+        Refusal; costs nothing and leaves no row."""
+        standing, policy = self.caller(token_hash)
+        target = routing.targets(asked.model, standing.grants, policy.policy)[0]
+        document = fields.document(asked.body)
+        try:
+            return await providers.count_tokens(
+                self._upstream, target, asked.conversation, document
+            )
+        except Failure as failure:
+            raise Refusal(failure.code, failure.message, retry_after=failure.retry_after) from None
 
     async def tool(
         self,

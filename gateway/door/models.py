@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from gateway import budgets, calls, pricing, providers, routing
 from gateway.budgets import Shortfall
@@ -94,14 +96,20 @@ class ModelCalls:
             return None
         target = targets[number]
         over = policy.rules.ceilings(grants.limits, calls.charge_of(ask, target.name, now))
-        price = pricing.price_of(target.model, target.provider, policy.digest, now)
+        price = pricing.price_of(
+            target.model,
+            target.provider,
+            policy.digest,
+            now,
+            embeddings=asked.api == "embeddings",
+        )
         if price is None and any(c.enforce and c.limit_nano is not None for c in over):
             return _unpriced(target, over)
         ledger = self._books.ledger
         admission = budgets.admit(
             over,
             {c.meter: ledger.total(tx, c.meter, rules=policy.rules) for c in over},
-            cost=price.worst if price else lambda _input, _output: 0,
+            cost=_worst(price, target, asked) if price else lambda _input, _output: 0,
             input_tokens=asked.input_tokens,
             wanted_output=_wanted(asked, target, grants),
         )
@@ -185,6 +193,16 @@ def replay(call: LiveCall, asked: Asked, frame: Frame, found: Stored) -> None:
     for piece in pieces:
         call.add(piece.data)
     call.finish(Finished(replayed=True, stored=end.stored, body=end.body, tail=end.tail))
+
+
+def _worst(price: PriceList, target: Target, asked: Asked) -> Callable[[int, int], NanoUSD]:
+    """What so many tokens can cost. Anthropic writes to its cache only when told to, and sound is
+    in a request only where it is named; an escaped name could hide either."""
+    hidden = b"\\u00" in asked.body
+    told = b"cache_control" in asked.body or "cache_control" in target.model.parameters
+    writes = hidden or told or target.provider.kind != "anthropic"
+    audio = hidden or b"audio" in asked.body or "audio" in target.model.parameters
+    return partial(price.worst, cache_writes=writes, audio=audio)
 
 
 def _unpriced(target: Target, over: list[budgets.Ceiling]) -> Refusal:
