@@ -20,7 +20,8 @@ import msgspec
 
 from gateway.policy import Api
 from gateway.providers.conversation import ModelRequest, estimate_input
-from gateway.providers.dialects import anthropic, fields, openai, responses
+from gateway.providers.dialects import anthropic, embeddings, fields, openai, responses
+from gateway.providers.embeddings import estimate_embedding
 from gateway.refusals import Code, Refusal
 
 DIALECTS: Mapping[Api, ModuleType] = {
@@ -127,6 +128,8 @@ class Asked:
     def input_tokens(self) -> int:
         """Upper estimate of the input: one token per two bytes of the whole body. Where it holds
         pictures or files, they are counted by themselves (`conversation.estimate_input`)."""
+        if self.api == "embeddings":
+            return estimate_embedding(embeddings.read(fields.document(self.body)))
         if any(mark in self.body for mark in HEAVY):
             return estimate_input(self.conversation)
         return -(-len(self.body) // 2) + 64
