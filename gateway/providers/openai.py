@@ -155,7 +155,7 @@ class Reading:
             same = not identity or identity == self._ids[known]
             if same and (isinstance(index, int) or identity or not name):
                 return known
-            if identity in self._ids:
+            if identity and identity in self._ids:
                 return self._ids.index(identity)
             if not name:
                 return known
