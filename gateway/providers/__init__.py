@@ -8,12 +8,13 @@ with, so that addresses, keys, cassettes and recordings are the same for both.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from gateway.providers import anthropic, native, openai, scripted, stored, wire
+from gateway.policy import Api
+from gateway.providers import anthropic, native, openai, responses, scripted, stored, wire
 from gateway.providers.asked import DIALECTS, Asked
 from gateway.providers.conversation import (
     Done,
@@ -34,6 +35,13 @@ from gateway.providers.wire import apis_of
 from gateway.routing import Failure, Target
 
 __all__ = ["apis_of", "count_tokens", "embed", "serve", "stream"]
+
+READ: Mapping[Api, Callable[[Answer], AsyncIterator[Event]]] = {
+    "chat": openai.events,
+    "responses": responses.events,
+    "messages": anthropic.events,
+}
+"""How an answer of each API becomes events."""
 
 
 async def serve(
@@ -100,10 +108,9 @@ async def _forwarded(asked: Asked, answer: Answer, frame: Frame) -> AsyncIterato
         yield end
     else:
         # Asked for a whole, and it streams all the same: some servers know nothing else.
-        if asked.api not in ("chat", "messages"):
+        if asked.api == "embeddings":
             raise Failure(f"{answer.where} streams what was asked for as a whole", done=True)
-        read = anthropic.events if asked.api == "messages" else openai.events
-        reply = assemble([event async for event in read(answer)])
+        reply = assemble([event async for event in READ[asked.api](answer)])
         _, end = stored.written(asked, reply, native_form(reply.to_json()), frame)
         yield end
 
@@ -190,4 +197,6 @@ def _source(upstream: Upstream, target: Target, request: ModelRequest) -> AsyncI
         return openai.stream(upstream, target, request)
     if "messages" in apis:
         return anthropic.stream(upstream, target, request)
-    raise wire.unable(target, "speaks neither Chat Completions nor Messages: nothing to translate")
+    if "responses" in apis:
+        return responses.stream(upstream, target, request)
+    raise wire.unable(target, "speaks no dialect that this request can be translated to")

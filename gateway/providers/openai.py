@@ -198,7 +198,8 @@ def body(request: ModelRequest, target: Target, *, official: bool) -> dict[str, 
         "temperature": request.temperature,
         "top_p": request.top_p,
         "seed": request.seed,
-        "user": request.user,
+        # OpenAI takes 64 characters; Claude Code sends several identities at once.
+        "user": None if official and len(request.user or "") > 64 else request.user,
         "top_k": None if official else request.top_k,
     }
     out.update({name: value for name, value in given.items() if value is not None})

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from gateway.policy import Provider, TapeEntry
 from gateway.pricing import Usage
-from gateway.providers import anthropic, openai, stream, tape
+from gateway.providers import anthropic, openai, responses, stream, tape
 from gateway.providers.conversation import (
     Done,
     ModelRequest,
     Reply,
     Stop,
     TextDelta,
+    Thinking,
     ToolDelta,
     ToolStart,
     ToolUse,
@@ -37,13 +38,37 @@ from gateway.providers.embeddings import read_answer
 from gateway.providers.upstream import MAX_LINE
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
-from tests.gateway.spoken import CLAUDE, LOCAL, all_of, answer, chunks, delta
+from tests.gateway.spoken import CLAUDE, LOCAL, OPENAI, all_of, answer, chunks, delta
 from tests.gateway.stage import anthropic_tool, openai_tool
 from tests.gateway.test_translation import ITEMS, PDF, PNG, SCHEMA, TOOLS
 
-READS: dict[str, Callable[..., Any]] = {"chat": openai.events, "messages": anthropic.events}
+READS: dict[str, Callable[..., Any]] = {
+    "chat": openai.events,
+    "messages": anthropic.events,
+    "responses": responses.events,
+}
+
+FRAME: dict[str, Any] = {"model": "m", "identity": "1", "seconds": 1}
 
 # --- providers
+
+
+def whole_stream(api: str) -> bytes:
+    """A stream of each API that thinks, speaks and calls a tool."""
+    if api == "chat":
+        return openai_tool("f", '{"ä"', ": 1}")
+    if api == "messages":
+        return anthropic_tool("f", '{"ä"', ": 1}")
+    reply = Reply(
+        "I ä.",
+        (ToolUse("c", "f", "{}"),),
+        Stop.TOOL,
+        Usage(3, 2),
+        (Thinking("hm", "openai:rs_1:SECRET"),),
+    )
+    writer = responses_dialect.Writer(**FRAME, with_usage=True)
+    return b"".join(map(writer.write, reply.events()))
+
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -97,7 +122,7 @@ def test_arbitrary_bytes_of_a_provider_are_a_failure(api: str, pieces: list[byte
 @given(data=st.data())
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_arbitrary_json_events_of_a_provider_are_a_failure(api: str, data: st.DataObject) -> None:
-    whole = openai_tool("f", '{"a"', ": 1}") if api == "chat" else anthropic_tool("f", "{}")
+    whole = whole_stream(api)
     lines = [line[6:] for line in whole.decode().splitlines() if line.startswith("data: ")]
     events: list[Any] = [json.loads(line) for line in lines if line != "[DONE]"]
     number = data.draw(st.integers(0, len(events) - 1))
@@ -108,7 +133,7 @@ def test_arbitrary_json_events_of_a_provider_are_a_failure(api: str, data: st.Da
 @pytest.mark.parametrize("api", sorted(READS))
 @given(cut=st.integers(0, 2000), size=st.integers(1, 400))
 def test_a_stream_cut_anywhere_is_a_failure_or_whole(api: str, cut: int, size: int) -> None:
-    whole = openai_tool("f", '{"ä"', ": 1}") if api == "chat" else anthropic_tool("f", "{}")
+    whole = whole_stream(api)
     kept = whole[:cut]
     read_all(api, *(kept[at : at + size] for at in range(0, len(kept), size)))
 
@@ -239,7 +264,6 @@ def test_a_server_that_does_not_stream_is_read_all_the_same() -> None:
 
 # --- clients
 
-FRAME: dict[str, Any] = {"model": "m", "identity": "1", "seconds": 1}
 IMAGE = {"type": "image_url", "image_url": {"url": PNG}}
 CHAT: dict[str, Any] = {
     "model": "m",
@@ -350,6 +374,7 @@ def test_any_request_is_read_or_refused(api: str, data: st.DataObject) -> None:
         openai.body(request, LOCAL, official=False),
         openai.body(request, LOCAL, official=True),
         anthropic.body(request, CLAUDE),
+        responses.body(request, OPENAI),
     ):
         json.dumps(sent, allow_nan=False, ensure_ascii=False).encode()
 
@@ -400,7 +425,7 @@ REPLIES = st.builds(
 )
 
 
-@pytest.mark.parametrize("api", ["chat", "messages"])
+@pytest.mark.parametrize("api", sorted(READS))
 @given(reply=REPLIES)
 def test_what_a_dialect_writes_its_provider_reads_back(api: str, reply: Reply) -> None:
     dialect = CLIENTS[api][0]

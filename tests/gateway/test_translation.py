@@ -11,11 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policy import Provider
-from gateway.providers import anthropic, openai, turns
+from gateway.providers import anthropic, openai, responses, turns
 from gateway.providers.conversation import (
+    Image,
     Message,
     ModelRequest,
+    Output,
     Part,
+    Reply,
     Stop,
     Text,
     Thinking,
@@ -440,6 +443,46 @@ def test_tools_that_only_the_provider_can_run_are_left_out_or_refused() -> None:
     assert stored.untranslatable() == ("`previous_response_id`",)
     unknown = codex(input=[{"type": "computer_call", "id": "x"}])
     assert unknown.untranslatable() == ("content of type 'computer_call'",)
+
+
+# --- Anthropic client, a model that has Responses only
+
+
+def test_a_conversation_reaches_a_provider_that_has_only_responses() -> None:
+    thought = Thinking("hm", "openai:rs_1:SECRET")
+    talk = (
+        Message("user", (Text("look"), Image(PNG))),
+        Message("assistant", (thought, Text("I look."), ToolUse("toolu_1", "look", '{"a": 1}'))),
+        Message("user", (ToolResult("toolu_1", "seen"), Text("and?"))),
+    )
+    request = ModelRequest(
+        "m", talk, system="S", max_output_tokens=5, output=Output(SCHEMA), effort="low"
+    )
+    sent = responses.body(request, OPENAI)
+    assert [item["type"] for item in sent["input"]] == [
+        "message",
+        "reasoning",
+        "message",
+        "function_call",
+        "function_call_output",
+        "message",
+    ]
+    assert sent["input"][1]["encrypted_content"] == "SECRET"
+    assert sent["input"][1]["id"] == "rs_1"
+    assert sent["input"][0]["content"][1]["image_url"] == PNG
+    assert sent["store"] is False, "nothing is kept there"
+    assert sent["max_output_tokens"] == 16, "it refuses less"
+    assert sent["text"]["format"]["strict"] is True
+    assert sent["reasoning"] == {"effort": "low"}
+
+
+def test_reasoning_of_responses_survives_an_anthropic_client() -> None:
+    reply = Reply("x", (), Stop.END, None, (Thinking("hm", "openai:rs_1:SECRET"),))
+    content = messages_dialect.answer(reply, model="m", identity="1", seconds=1)["content"]
+    body = {"model": "m", "messages": [user(), {"role": "assistant", "content": content}]}
+    thought = responses.body(messages_dialect.read(body), OPENAI)["input"][1]
+    assert (thought["id"], thought["encrypted_content"]) == ("rs_1", "SECRET")
+    assert "SECRET" not in json.dumps(anthropic.body(messages_dialect.read(body), CLAUDE))
 
 
 # --- conversations that no client should send

@@ -41,7 +41,7 @@ API: Api = "messages"
 PATH = "/v1/messages"
 COUNT_PATH = "/v1/messages/count_tokens"
 EXTRA = ("thinking", "service_tier", "cache_control")
-NATIVE_ONLY = ("container", "mcp_servers", "context_management")
+NATIVE_ONLY = ("container", "mcp_servers")
 """What would change the answer, and no other API has."""
 MAKER = "anthropic:"
 OURS = "interlock:"
@@ -61,7 +61,13 @@ def read(body: dict[str, Any]) -> ModelRequest:
     listed = fields.objects(body.get("messages"), "messages")
     if not listed:
         raise fields.invalid("`messages` must not be empty")
-    system = [part for part in _parts(body.get("system"), "system.") if isinstance(part, Text)]
+    system = [
+        part
+        for part in _parts(body.get("system"), "system.")
+        # Claude Code's accounting, of no meaning to a model. It differs from call to call, and
+        # would keep every other server from using its cache.
+        if isinstance(part, Text) and not part.text.startswith("x-anthropic-billing-header:")
+    ]
     messages: list[Message] = []
     for index, message in enumerate(listed):
         where = f"messages[{index}]."

@@ -39,7 +39,8 @@ PATH = "/v1/responses"
 NATIVE_ONLY = ("previous_response_id", "conversation", "background", "prompt", "top_logprobs")
 """What would change the answer, and no other API has."""
 MAKER = "openai:"
-"""Whose `encrypted_content` it is when it is not one that we handed on from another provider."""
+"""Whose `encrypted_content` it is when it is not one that we handed on from another provider; the
+signature is `openai:<id>:<encrypted>`."""
 HANDED_ON = ("anthropic:", "chat:", items.REDACTED)
 
 
@@ -166,7 +167,8 @@ def _reasoning(item: dict[str, Any], where: str) -> Thinking:
     said = "".join(fields.text(part, "text", where) for part in texts)
     secret = fields.optional_text(item, "encrypted_content", where)
     if secret and not secret.startswith(HANDED_ON):
-        return Thinking(said, f"{MAKER}{secret}")
+        identity = fields.optional_text(item, "id", where)
+        return Thinking(said, f"{MAKER}{identity}:{secret}")
     return Thinking(said, secret.removeprefix(items.REDACTED), secret.startswith(items.REDACTED))
 
 

@@ -109,6 +109,8 @@ def call(tool: ToolUse, identity: str, request: ModelRequest | None) -> dict[str
 def reasoning(thought: Thinking, identity: str) -> dict[str, Any]:
     """An output item that thinks. Its signature travels as `encrypted_content`."""
     secret = f"{REDACTED}{thought.signature}" if thought.redacted else thought.signature
+    if secret.startswith("openai:"):
+        secret = secret.removeprefix("openai:").partition(":")[2]
     return {
         "id": identity,
         "type": "reasoning",
