@@ -30,6 +30,7 @@ from gateway.providers.dialects import fields
 from gateway.providers.embeddings import embed
 from gateway.providers.pieces import End, Piece
 from gateway.providers.stored import Frame
+from gateway.providers.turns import plain_names
 from gateway.providers.upstream import Answer, Upstream
 from gateway.providers.wire import apis_of
 from gateway.routing import Failure, Target
@@ -161,6 +162,9 @@ async def _embedded(
 async def stream(upstream: Upstream, target: Target, request: ModelRequest) -> AsyncIterator[Event]:
     """The target's answer as events, ended by `Done`: the translated way. Raises routing.Failure,
     and Refusal (no key), whatever the provider sends."""
+    names: dict[str, str] = {}
+    if target.provider.kind != "scripted":
+        request, names = plain_names(request)
     source = _source(upstream, target, request)
     where = f"provider {target.provider_name}"
     calling: int | None = None
@@ -169,6 +173,7 @@ async def stream(upstream: Upstream, target: Target, request: ModelRequest) -> A
             async for event in events:
                 if isinstance(event, ToolStart):
                     calling = event.index
+                    event = replace(event, name=names.get(event.name, event.name))
                 elif not isinstance(event, ToolDelta):
                     calling = None
                 elif event.index != calling:

@@ -80,8 +80,6 @@ class Foreign:
 
     kind: str
     size: int
-    text: str = ""
-    """What of it can be read, for whoever looks at texts."""
 
 
 Part = Text | Image | Document | Thinking | ToolUse | ToolResult | Foreign

@@ -19,6 +19,7 @@ import msgspec
 from gateway.policy import Api
 from gateway.pricing import Usage
 from gateway.providers.asked import OUTPUT, Asked
+from gateway.providers.dialects import anthropic, responses
 from gateway.providers.pieces import End, Piece
 from gateway.providers.upstream import Answer
 from gateway.providers.usage import whole
@@ -65,6 +66,11 @@ def outgoing(
         out.pop(name, None)
     if "tools" in out:
         _keep_client_tools(asked.api, out)
+    # Reasoning of another provider, from before a fallback or a change of the model.
+    if asked.api == "messages" and b"interlock:" in asked.body:
+        out["messages"] = anthropic.without_foreign(asked.value("messages"))
+    if asked.api == "responses" and b"encrypted_content" in asked.body:
+        out["input"] = responses.without_foreign(asked.value("input"))
     out = overridden(out, parameters)
     out["model"] = model
     if output_tokens is not None and OUTPUT[asked.api]:

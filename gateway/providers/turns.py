@@ -7,11 +7,19 @@ the beginning. Clients produce all of them, most often after something was cut o
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from gateway.providers.conversation import Message, Part, Text, ToolResult, ToolUse
+from gateway.providers.conversation import (
+    Message,
+    ModelRequest,
+    Part,
+    Text,
+    ToolResult,
+    ToolUse,
+)
 
 NO_RESULT = "(no result: the call was not carried out)"
 BEGIN = "(the conversation begins with the assistant)"
@@ -73,6 +81,45 @@ def plain_id(identity: str) -> str:
     """A call's id in the letters that every provider accepts (Anthropic: letters, digits, _ and
     -); the same id gives the same, so that calls and results stay together."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", identity)[:64] or "call"
+
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def plain_names(request: ModelRequest) -> tuple[ModelRequest, dict[str, str]]:
+    """The request with tool names that every provider accepts (64 letters, digits, _ and -), and
+    what each new name stands for. Agent CLIs name tools after their servers, which gets long."""
+    named = {part.name for part in request.parts() if isinstance(part, ToolUse)}
+    named |= {tool.name for tool in request.tools}
+    new = {name: _plain_name(name) for name in named if not _NAME.fullmatch(name)}
+    if not new:
+        return request, {}
+
+    def renamed(part: Part) -> Part:
+        if isinstance(part, ToolUse) and part.name in new:
+            return replace(part, name=new[part.name])
+        return part
+
+    choice = request.tool_choice
+    if choice.startswith("name:"):
+        chosen = choice.removeprefix("name:")
+        choice = f"name:{new.get(chosen, chosen)}"
+    plain = replace(
+        request,
+        tools=tuple(replace(tool, name=new.get(tool.name, tool.name)) for tool in request.tools),
+        messages=tuple(
+            replace(message, parts=tuple(map(renamed, message.parts)))
+            for message in request.messages
+        ),
+        tool_choice=choice,
+    )
+    return plain, {short: name for name, short in new.items()}
+
+
+def _plain_name(name: str) -> str:
+    """Beginning of the name, and a mark that keeps names with one beginning apart."""
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)[:55]}_{mark}"
 
 
 def _merge(messages: Iterable[Message]) -> list[Message]:

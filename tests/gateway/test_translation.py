@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy import Provider
-from gateway.providers import anthropic, openai, responses, turns
+from gateway.policy import Provider, TapeEntry
+from gateway.providers import anthropic, native, openai, responses, stream, turns
+from gateway.providers.asked import Asked
 from gateway.providers.conversation import (
     Image,
     Message,
@@ -22,6 +25,7 @@ from gateway.providers.conversation import (
     Stop,
     Text,
     Thinking,
+    Tool,
     ToolResult,
     ToolUse,
     assemble,
@@ -29,6 +33,7 @@ from gateway.providers.conversation import (
 from gateway.providers.dialects import anthropic as messages_dialect
 from gateway.providers.dialects import openai as chat_dialect
 from gateway.providers.dialects import responses as responses_dialect
+from gateway.providers.tape import digest
 from tests.gateway.spoken import (
     CLAUDE,
     ELSEWHERE,
@@ -483,6 +488,60 @@ def test_reasoning_of_responses_survives_an_anthropic_client() -> None:
     thought = responses.body(messages_dialect.read(body), OPENAI)["input"][1]
     assert (thought["id"], thought["encrypted_content"]) == ("rs_1", "SECRET")
     assert "SECRET" not in json.dumps(anthropic.body(messages_dialect.read(body), CLAUDE))
+
+
+def test_reasoning_of_one_provider_is_not_forwarded_to_another() -> None:
+    mine = {"type": "thinking", "thinking": "a", "signature": "sig"}
+    other = {"type": "thinking", "thinking": "b", "signature": "interlock:chat:"}
+    text = {"type": "text", "text": "x"}
+    talk = [
+        user(),
+        {"role": "assistant", "content": [mine, other, text]},
+        {"role": "assistant", "content": [other]},
+    ]
+    assert messages_dialect.without_foreign(talk) == [
+        user(),
+        {"role": "assistant", "content": [mine, text]},
+    ]
+    items = [ITEMS[2], dict(ITEMS[2], encrypted_content="gAAAA")]
+    assert responses_dialect.without_foreign(items) == items[1:]
+    asked = Asked.read("messages", json.dumps({"model": "m", "messages": talk}).encode())
+    sent = native.outgoing(
+        asked, model="c", output_tokens=9, parameters={"top_k": "3"}, plain_limit=False
+    )
+    document = json.loads(sent)
+    assert "interlock:" not in sent.decode()
+    assert document["messages"][1]["content"][0] == mine
+    assert document["top_k"] == 3
+
+
+def test_tool_names_that_a_provider_would_refuse_come_back_as_they_were() -> None:
+    long = "mcp__" + "very_long_server_name" * 4 + "__look"
+    dotted = "server.look"
+    request = ModelRequest(
+        "m",
+        (Message("user", (Text("hi"),)), Message("assistant", (ToolUse("c", long, "{}"),))),
+        tools=(Tool(long, "", {}), Tool(dotted, "", {}), Tool("plain", "", {})),
+        tool_choice=f"name:{long}",
+    )
+    plain, names = turns.plain_names(request)
+    sent = openai.body(plain, OPENAI, official=True)
+    told = [tool["function"]["name"] for tool in sent["tools"]]
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) for name in told)
+    assert [names.get(name, name) for name in told] == [long, dotted, "plain"]
+    assert sent["tool_choice"]["function"]["name"] == told[0]
+    assert sent["messages"][1]["tool_calls"][0]["function"]["name"] == told[0]
+    said = chunks(
+        delta(tool_calls=[{"index": 0, "id": "a", "function": {"name": told[1]}}]),
+        delta("tool_calls"),
+    )
+    entry = TapeEntry(
+        request=digest("chat", openai.body(plain, LOCAL, official=False)),
+        events=tuple(line[6:] for line in said.decode().split("\n\n") if line),
+    )
+    tape = replace(LOCAL, provider=Provider(kind="cassette", apis=("chat",), tape=(entry,)))
+    reply = assemble(all_of(stream(None, tape, request)))  # type: ignore[arg-type]
+    assert reply.tools[0].name == dotted
 
 
 # --- conversations that no client should send

@@ -192,6 +192,29 @@ def signature_for(thinking: Thinking | ThinkingDelta) -> str:
     return f"{OURS}{thinking.signature}"
 
 
+def without_foreign(messages: Any) -> Any:
+    """A request's messages for Anthropic itself, without the reasoning of other providers that
+    this gateway handed on: Anthropic refuses signatures that are not its own."""
+    if not isinstance(messages, list):
+        return messages
+    found: list[Any] = []
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            kept = [block for block in content if not _foreign(block)]
+            if content and not kept:
+                continue
+            message = {**message, "content": kept}
+        found.append(message)
+    return found
+
+
+def _foreign(block: Any) -> bool:
+    if not isinstance(block, dict) or block.get("type") not in ("thinking", "redacted_thinking"):
+        return False
+    return any(str(block.get(name, "")).startswith(OURS) for name in ("signature", "data"))
+
+
 def _tools(body: dict[str, Any]) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
     tools: list[Tool] = []
     hosted: list[str] = []

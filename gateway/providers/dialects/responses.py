@@ -172,6 +172,19 @@ def _reasoning(item: dict[str, Any], where: str) -> Thinking:
     return Thinking(said, secret.removeprefix(items.REDACTED), secret.startswith(items.REDACTED))
 
 
+def without_foreign(given: Any) -> Any:
+    """A request's input for OpenAI itself, without the reasoning of other providers that this
+    gateway handed on: OpenAI could not decrypt it."""
+    if not isinstance(given, list):
+        return given
+    return [item for item in given if not (isinstance(item, dict) and _foreign(item))]
+
+
+def _foreign(item: dict[str, Any]) -> bool:
+    secret = item.get("encrypted_content")
+    return isinstance(secret, str) and secret.startswith(HANDED_ON)
+
+
 def flat(namespace: str, name: str) -> str:
     """The one name of a tool of a group, for APIs without groups."""
     return f"{namespace}__{name}" if namespace else name
