@@ -84,7 +84,7 @@ class GatewayApp:
 
     async def _model(self, exchange: Exchange) -> None:
         caller = credential(exchange)
-        asked = Asked.read(APIS[exchange.path], exchange.body)
+        asked = Asked.read(APIS[exchange.path], exchange.body, exchange.header(b"anthropic-beta"))
         key = exchange.header(b"x-interlock-call-key")
         call = await self._door.model(caller, asked, key=key)
         if asked.stream:
@@ -98,7 +98,7 @@ class GatewayApp:
         exchange.respond(200, body, {**_known(call), **_figures(end)})
 
     async def _count(self, exchange: Exchange) -> None:
-        asked = Asked.read("messages", exchange.body)
+        asked = Asked.read("messages", exchange.body, exchange.header(b"anthropic-beta"))
         tokens = await self._door.count_tokens(credential(exchange), asked)
         exchange.respond(200, as_json(anthropic.count_answer(tokens)))
 

@@ -78,7 +78,7 @@ class Door:
         document = fields.document(asked.body)
         try:
             return await providers.count_tokens(
-                self._upstream, target, asked.conversation, document
+                self._upstream, target, asked.conversation, document, asked.betas
             )
         except Failure as failure:
             raise Refusal(failure.code, failure.message, retry_after=failure.retry_after) from None

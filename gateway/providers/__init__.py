@@ -82,7 +82,8 @@ async def _native(
         plain_limit=not wire.official(target.provider),
     )
     end: End | None = None
-    async with wire.ask(upstream, target, asked.api, body) as answer:
+    headers = {"anthropic-beta": asked.betas} if asked.betas and asked.api == "messages" else {}
+    async with wire.ask(upstream, target, asked.api, body, headers=headers) as answer:
         async for piece in _forwarded(asked, answer, frame):
             if isinstance(piece, End):
                 end = piece

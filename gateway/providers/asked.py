@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,7 @@ STREAM_FIELDS = frozenset({"stream", "stream_options"})
 """Left out of the request's hash: streaming or not, it is the same request."""
 HEAVY = (b"base64", b"image", b"input_audio", b"input_file", b'"file"', b"document")
 """Where one of these stands, the length of the body says little about its tokens."""
+_BETAS = re.compile(r"[A-Za-z0-9_.\- ,]{1,2000}")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _any = msgspec.json.Decoder()
 
@@ -54,15 +56,20 @@ class Asked:
     body: bytes
     model: str
     stream: bool
+    betas: str = ""
+    """The client's `anthropic-beta` header: names of features that fields of its request need."""
 
     @classmethod
-    def read(cls, api: Api, body: bytes) -> Asked:
-        """From a request's body. Raises Refusal (invalid_request) that names the field."""
+    def read(cls, api: Api, body: bytes, betas: str | None = None) -> Asked:
+        """From a request's body and `anthropic-beta` header. Raises Refusal (invalid_request)
+        that names the field."""
+        if betas is not None and not _BETAS.fullmatch(betas):
+            raise fields.invalid("`anthropic-beta` must be names separated by commas")
         try:
             found = _fields.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise fields.invalid(f"the body is not a JSON object: {error}") from None
-        asked = cls(api, found, body, "", False)
+        asked = cls(api, found, body, "", False, betas or "")
         model, stream = asked.value("model"), asked.value("stream")
         if not isinstance(model, str) or not model:
             raise fields.invalid("`model` must be a string")
@@ -146,4 +153,4 @@ class Asked:
     def texts(self, document: Any) -> Asked:
         """The same request with another document: a guardrail has changed its texts."""
         body = json.dumps(document, ensure_ascii=False).encode()
-        return Asked.read(self.api, body)
+        return Asked.read(self.api, body, self.betas or None)

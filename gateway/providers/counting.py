@@ -31,9 +31,14 @@ TYPICAL_PAGE_BYTES = 60_000
 
 
 async def count_tokens(
-    upstream: Upstream, target: Target, request: ModelRequest, body: Mapping[str, Any]
+    upstream: Upstream,
+    target: Target,
+    request: ModelRequest,
+    body: Mapping[str, Any],
+    betas: str = "",
 ) -> int:
-    """Input tokens of a request in Anthropic's dialect; `body` is what the client sent.
+    """Input tokens of a request in Anthropic's dialect; `body` is what the client sent, `betas`
+    its `anthropic-beta` header.
 
     Raises routing.Failure and Refusal (no key) like a call; a provider without the endpoint (404,
     405, 501) is no failure but an estimate. Asking costs nothing.
@@ -45,7 +50,14 @@ async def count_tokens(
     asked = {name: body[name] for name in COUNTED if body.get(name) is not None}
     asked["model"] = target.model.id
     try:
-        async with wire.ask(upstream, target, "messages", asked, suffix="/count_tokens") as answer:
+        async with wire.ask(
+            upstream,
+            target,
+            "messages",
+            asked,
+            headers={"anthropic-beta": betas} if betas else {},
+            suffix="/count_tokens",
+        ) as answer:
             found = (await answer.document()).get("input_tokens")
     except Failure as failure:
         if any(f"HTTP {status}" in failure.message for status in (404, 405, 501)):

@@ -14,10 +14,14 @@ import pytest
 
 from gateway.keys import Keyring
 from gateway.policy import Model, Price, Provider, SecretRef, TapeEntry
-from gateway.providers import apis_of, tape, wire
+from gateway.providers import apis_of, serve, tape, wire
+from gateway.providers.asked import Asked
+from gateway.providers.pieces import End
+from gateway.providers.stored import Frame
 from gateway.providers.tape import Recordings, Tee, digest
+from gateway.providers.upstream import Upstream, build_client
 from gateway.refusals import Refusal
-from gateway.routing import Failure
+from gateway.routing import Failure, Target
 from gateway.values import NanoUSD
 from tests.gateway.spoken import Head, answer, chunks, delta, target
 from tests.gateway.stage import (
@@ -98,7 +102,7 @@ def test_each_kind_has_its_address_and_its_header(
 ) -> None:
     found = wire.endpoint(
         Keyring({"K": KEY}),
-        wire.Target("m", Model(provider="p", id="my/gpt"), "p", provider),
+        Target("m", Model(provider="p", id="my/gpt"), "p", provider),
         api,
     )
     assert found.url == url
@@ -327,3 +331,72 @@ def test_a_count_is_asked_of_a_provider_that_counts(recording: Stage, fake: Fake
         assert "max_tokens" not in body
         fake.plan.put(404)
         assert 0 < sdk.messages.count_tokens(model="claude", messages=messages).input_tokens < 30
+
+
+def test_the_betas_that_an_anthropic_client_names_are_forwarded(
+    recording: Stage, fake: FakeProvider
+) -> None:
+    recording.start(FAKE_KEY=KEY)
+    with anthropic.Anthropic(base_url=recording.ready["url"], api_key="token-of-run-1") as sdk:
+        sdk.beta.messages.create(
+            model="claude",
+            max_tokens=9,
+            messages=[{"role": "user", "content": "hi"}],
+            betas=["context-management-2025-06-27"],
+            context_management={"edits": []},
+        )
+    _, headers, body = fake.requests[0]
+    assert headers["anthropic-beta"] == "context-management-2025-06-27"
+    assert body["context_management"] == {"edits": []}
+    message = {"model": "claude", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+    refused = recording.post("/v1/messages", message, **{"anthropic-beta": "a;b"})
+    assert (refused.status, refused.code) == (400, "invalid_request")
+
+
+def test_what_was_recorded_of_a_provider_is_played_instead_of_it(
+    fake: FakeProvider, tmp_path: Path
+) -> None:
+    where = {
+        "o": Provider(kind="openai", base_url=f"{fake.url}/v1", key=REF),
+        "a": Provider(kind="anthropic", base_url=fake.url, key=REF),
+    }
+    body = {
+        "model": "m",
+        "max_tokens": 9,
+        "stream": True,
+        "messages": [{"role": "user", "content": "hello"}],
+    }
+    asked = Asked.read("messages", json.dumps(body).encode())
+
+    async def call(provider: Provider, name: str, upstream: Upstream) -> bytes:
+        served = serve(
+            upstream,
+            Target("m", Model(provider=name, id="x"), name, provider),
+            asked,
+            output_tokens=9,
+            parameters={},
+            frame=Frame("m", "1", 1),
+        )
+        pieces = [piece async for piece in served]
+        return b"".join(p.tail if isinstance(p, End) else p.data for p in pieces)
+
+    async def record_and_play() -> None:
+        client = build_client()
+        recorder = Recordings(tmp_path)
+        upstream = Upstream(client, Keyring({"K": KEY}), recorder)
+        fake.plan.put(anthropic_text(f"native {KEY}"))
+        said = {"a": await call(where["a"], "a", upstream)}
+        fake.plan.put(openai_text(f"translated {KEY}"))
+        said["o"] = await call(where["o"], "o", upstream)
+        await client.close()
+        for name, apis in (("a", None), ("o", ("chat",))):
+            lines = (tmp_path / f"{name}.jsonl").read_text().splitlines()
+            entries = tuple(TapeEntry.model_validate_json(line) for line in lines)
+            cassette = Provider(kind="cassette", tape=entries, apis=apis)
+            nothing = Upstream(client, Keyring({}))
+            played = await call(cassette, name, nothing)
+            assert events_of(played) == events_of(said[name])
+            assert b"[redacted]" in played
+
+    asyncio.run(record_and_play())
+    assert len(fake.requests) == 2
