@@ -9,6 +9,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 LITELLM=1.106.12
 PORTKEY=1.15.2
+# The newest with which this Portkey can stream: from 1.11.1 on, its streams end in `TypeError:
+# immutable` (Portkey-AI/gateway#1389).
+HONO_SERVER=1.11.0
 
 BENCH=.cache/bench
 LOG=$PWD/.cache/bench.log
@@ -32,13 +35,14 @@ install_litellm() {
 }
 
 install_portkey() {
-  local stamp=$BENCH/portkey/stamp
-  if [[ -f $stamp && $(<"$stamp") == "$PORTKEY" ]]; then return; fi
+  local stamp=$BENCH/portkey/stamp version="$PORTKEY with @hono/node-server $HONO_SERVER"
+  if [[ -f $stamp && $(<"$stamp") == "$version" ]]; then return; fi
   rm -rf "$BENCH/portkey"
   command -v npm >/dev/null || apt_install portkey nodejs npm
   long portkey "installing Portkey $PORTKEY" npm install --prefix "$BENCH/portkey" \
-    --no-audit --no-fund "@portkey-ai/gateway@$PORTKEY"
-  echo "$PORTKEY" >"$stamp"
+    --no-audit --no-fund --legacy-peer-deps \
+    "@portkey-ai/gateway@$PORTKEY" "@hono/node-server@$HONO_SERVER"
+  echo "$version" >"$stamp"
 }
 
 mkdir -p "$BENCH"

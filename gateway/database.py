@@ -231,9 +231,9 @@ class GroupCommit:
         """
         return await self._queue(work, alone=True)
 
-    async def decide(self, work: Callable[[Transaction], T]) -> T:
+    def decide(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
         """Like `write`, for work that writes nothing before it can fail."""
-        return await self._queue(work, alone=False)
+        return self._queue(work, alone=False)
 
     def _queue(self, work: Callable[[Transaction], T], *, alone: bool) -> asyncio.Future[T]:
         import asyncio  # here: every quick command opens a database, few of them wait

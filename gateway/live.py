@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.refusals import Code, Refusal
-from gateway.values import CallKey, Label, Millis, RunId, StepPath
+from gateway.values import CallKey, Label, Millis, Principal, RunId, StepPath
 
 WATCH_SECONDS = 0.2
 """How often running calls are checked for a revocation or a stop from another process."""
@@ -53,8 +53,15 @@ class LiveCall:
         *,
         fresh: bool = False,
         streams: bool = False,
+        who: Principal | None = None,
+        traceparent: str | None = None,
+        api: str | None = None,
     ) -> None:
         self.key = key
+        self.who = who
+        self.traceparent = traceparent
+        self.api = api
+        """The client's API; None for a tool call."""
         self.token_hash = token_hash
         self.request_hash = request_hash
         self.fresh = fresh
@@ -64,12 +71,15 @@ class LiveCall:
         self.effect_key: str | None = None
         self.cut: Refusal | None = None
         self.fault: Exception | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.attempts = 0
+        """How often it has been sent, or was about to be."""
+        self.first: float | None = None
+        """When the first piece of the answer came, by a clock that never goes back."""
         self._pieces: list[bytes] = []
         self._sinks: list[Sink] = []
         self._end: Finished | Refusal | None = None
-        self._begun: asyncio.Event = asyncio.Event()
-        self._over: asyncio.Event = asyncio.Event()
+        self._news: asyncio.Event | None = None
 
     @property
     def said(self) -> bool:
@@ -79,7 +89,7 @@ class LiveCall:
     def begin(self, *, target: str, label: Label, effect_key: str | None) -> None:
         """Someone answers: from here on the headers are known."""
         self.target, self.label, self.effect_key = target, label, effect_key
-        self._begun.set()
+        self._tell()
 
     def add(self, piece: bytes) -> None:
         """A piece of the answer."""
@@ -91,19 +101,28 @@ class LiveCall:
         """The whole answer is there."""
         if self._end is None:
             self._end = end
-        self._begun.set()
-        self._over.set()
+        self._tell()
 
     def fail(self, refusal: Refusal) -> None:
         """There will be no (whole) answer. The first end stays."""
         if self._end is None:
             self._end = refusal
-        self._begun.set()
-        self._over.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+    async def _wait(self) -> None:
+        if self._news is None:
+            self._news = asyncio.Event()
+        await self._news.wait()
 
     async def begun(self) -> None:
         """Wait until there is something to say. Raises Refusal when that is no."""
-        await self._begun.wait()
+        while self.target is None and self._end is None:
+            await self._wait()
         if self.target is None and isinstance(self._end, Refusal):
             raise self._end
 
@@ -115,10 +134,10 @@ class LiveCall:
 
     async def finished(self) -> Finished:
         """Wait for the end. Raises Refusal."""
-        await self._over.wait()
+        while self._end is None:
+            await self._wait()
         if isinstance(self._end, Refusal):
             raise self._end
-        assert self._end is not None
         return self._end
 
 
@@ -161,34 +180,38 @@ class LiveCalls:
         """The keys of everything else that is running."""
         return {key for key in self._calls if key != call.key}
 
-    def carry(
-        self,
-        key: CallKey,
-        token_hash: str,
-        request_hash: str,
-        run: Callable[[LiveCall], Awaitable[None]],
-        *,
-        fresh: bool,
-        streams: bool = False,
-    ) -> LiveCall:
-        """The running call of this key, started if there is none.
+    def carry(self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]) -> LiveCall:
+        """The running call of this key, which is `call` if there is none yet.
 
         Raises Refusal (request_mismatch) when the key is running for another request.
         """
-        found = self._calls.get(key)
+        found = self._calls.get(call.key)
         if found is not None:
-            if found.request_hash != request_hash:
+            if found.request_hash != call.request_hash:
                 raise Refusal(
                     Code.REQUEST_MISMATCH,
-                    f"call {key} is running for another request; a new request needs a new key",
+                    f"call {call.key} is running for another request; a new request needs a new "
+                    "key",
                 )
             return found
-        call = LiveCall(key, token_hash, request_hash, fresh=fresh, streams=streams)
-        self._calls[key] = call
-        call.task = asyncio.create_task(self._guard(call, run), name=f"call {key}")
+        self._add(call)
+        call.task = asyncio.create_task(self._guard(call, run), name=f"call {call.key}")
+        return call
+
+    async def carry_here(
+        self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]
+    ) -> LiveCall:
+        """Carry out a call that nobody else can ask for, in the caller's own task; returns when it
+        has ended. Its key is one that `key` has made."""
+        self._add(call)
+        call.task = asyncio.current_task()
+        await self._guard(call, run)
+        return call
+
+    def _add(self, call: LiveCall) -> None:
+        self._calls[call.key] = call
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="cut what is barred")
-        return call
 
     async def _guard(self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]) -> None:
         try:

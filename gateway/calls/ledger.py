@@ -53,11 +53,13 @@ class Settlement:
     audio_tokens: int = 0
     begun_at: Millis | None = None
     error: str | None = None
+    cached_from: str | None = None
 
 
 _ENDED = (
     "state", "cost_nano", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens",
     "cache_write_tokens", "audio_tokens", "begun_at", "error", "response", "label", "settled_at",
+    "cached_from",
 )  # fmt: skip
 """Columns that are written when an attempt ends."""
 _COLUMNS = (
@@ -85,7 +87,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.windows = Windows(self.write)
-        self._open: dict[Identity, Row] = {}
+        self._open: dict[Identity, tuple[Rules, list[Meter]]] = {}
         self._inserts: list[Row] = []
         self._ends: list[Row] = []
         self._labels: dict[str, Label] = {}
@@ -144,14 +146,51 @@ class Ledger:
             "provider": provider,
             "api": ask.api,
         }
-        charge = charge_of(ask, target, now)
+        meters = rules.meters(charge_of(ask, target, now))
         # Counted before the row is there: a meter opened now sums the ledger, and must not see it.
-        for meter in rules.meters(charge):
+        for meter in meters:
             self.windows.total(tx, meter, rules=rules)
         self._inserts.append(row)
-        self._open[_identity(row)] = row
-        self.windows.move(tx, charge, budgets.share_of(row), rules=rules)
+        self._open[_identity(row)] = (rules, meters)
+        self.windows.move(tx, meters, budgets.share_of(row), rules=rules)
         return row
+
+    def cached(
+        self,
+        tx: Transaction,
+        ask: Ask,
+        source: Row,
+        *,
+        attempt: int,
+        label: Label,
+        rules: Rules,
+        now: Millis,
+    ) -> Row:
+        """Write a call that is answered with another's answer: settled at once, at no cost."""
+        row = self.reserve(
+            tx,
+            ask,
+            attempt=attempt,
+            effect_key=None,
+            target=source["target"],
+            provider=source["provider"],
+            admission=Admission(0, 0, 0),
+            price_table=None,
+            label=label,
+            rules=rules,
+            now=now,
+        )
+        self.settle(
+            tx,
+            row,
+            Settlement(NanoUSD(0), cached_from=_name(source)),
+            response=source["response"],
+            label=label,
+            over=(),
+            rules=rules,
+            now=now,
+        )
+        return {**row, "response": source["response"]}
 
     def settle(
         self,
@@ -184,6 +223,7 @@ class Ledger:
                 "audio_tokens": settlement.audio_tokens,
                 "begun_at": settlement.begun_at,
                 "error": settlement.error,
+                "cached_from": settlement.cached_from,
                 "response": response,
                 "label": str(label),
             },
@@ -290,14 +330,16 @@ class Ledger:
         ended |= change
         ended["settled_at"] = now
         ended |= {name: row[name] for name in ("run", "step", "call", "attempt")}
-        if self._open.pop(_identity(row), None) is not None:
+        then, meters = self._open.pop(_identity(row), (None, None))
+        if then is not None:
             self._ends.append(ended)
         elif tx.execute(_END, **ended) == 0:
             return False
-        charge = budgets.charge_of(row)
-        before = budgets.share_of({**row, "state": "reserved"})
-        delta = budgets.share_of({**row, **ended}) - before
-        self.windows.move(tx, charge, delta, rules=rules)
+        if meters is None or then is not rules:
+            meters = rules.meters(budgets.charge_of(row))
+        held = {**row, "state": "reserved"} if row["state"] != "reserved" else row
+        delta = budgets.share_of({**row, **ended}) - budgets.share_of(held)
+        self.windows.move(tx, meters, delta, rules=rules)
         for ceiling in over:
             if ceiling.alert_at or not ceiling.enforce:
                 self._alert(tx, row, ceiling, rules, now)
@@ -395,6 +437,10 @@ def summary(rows: Sequence[Row]) -> tuple[int, int, int]:
 def stored(response: Any) -> str:
     """An answer as the ledger keeps it."""
     return json.dumps(response, ensure_ascii=False)
+
+
+def _name(row: Row) -> str:
+    return f"{row['run']}/{row['step']}/{row['call']}"
 
 
 def _identity(row: Row) -> Identity:

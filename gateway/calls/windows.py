@@ -55,12 +55,12 @@ class Windows:
             self._changed.add(meter)
         return found
 
-    def move(self, tx: Transaction, charge: budgets.Charge, delta: Total, *, rules: Rules) -> None:
-        """Add to every total that counts this charge. One that nobody has asked for yet is not
-        kept: it is counted from the ledger, and this row with it, when somebody does."""
+    def move(self, tx: Transaction, meters: Iterable[Meter], delta: Total, *, rules: Rules) -> None:
+        """Add to these totals. One that nobody has asked for yet is not kept: it is counted from
+        the ledger, and this row with it, when somebody does."""
         self._rebase(tx, rules)
-        for meter in rules.meters(charge):
-            found = self._known(tx, meter)
+        for meter in meters:
+            found = self._totals.get(meter) or self._known(tx, meter)
             if found is not None:
                 found += delta
                 self._changed.add(meter)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 
-from gateway import budgets, calls, pricing, providers, routing
+from gateway import budgets, calls, pricing, routing
 from gateway.budgets import Shortfall
 from gateway.calls import Ask, Next, Settlement, Stored
 from gateway.database import Transaction
@@ -18,10 +18,12 @@ from gateway.pricing import PriceList, Usage
 from gateway.providers import stored
 from gateway.providers.asked import Asked
 from gateway.providers.pieces import End
+from gateway.providers.serving import Serving, stream, whole
 from gateway.providers.stored import Frame
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure, Target
+from gateway.telemetry import Outcome
 from gateway.values import Label, Millis, NanoUSD, Principal
 
 
@@ -32,6 +34,14 @@ class ModelAttempt(Attempt):
     target: Target
     output_tokens: int
     price: PriceList | None
+
+    @property
+    def model_id(self) -> str | None:
+        return self.target.model.id
+
+    @property
+    def provider_kind(self) -> str | None:
+        return self.target.provider.kind
 
 
 class ModelCalls:
@@ -48,9 +58,11 @@ class ModelCalls:
         number = 0
         while True:
             opened = await self._books.decide(
-                lambda tx, n=number: self._open(tx, call, asked, n)  # type: ignore[misc]
+                call,
+                lambda tx, n=number: self._open(tx, call, asked, n),  # type: ignore[misc]
             )
             if isinstance(opened, Stored):
+                self._books.replayed(call, opened.row, Outcome.REPLAYED)
                 return replay(call, asked, frame, opened)
             if isinstance(opened, Refusal):
                 raise opened if not failures else exhausted(failures)
@@ -59,7 +71,7 @@ class ModelCalls:
             try:
                 end = await self._stream(call, opened, asked, frame)
             except Failure as failure:
-                await self._books.give_up(opened, failure)
+                await self._books.give_up(call, opened, failure)
                 failures.append(failure)
                 if call.said or not failure.fallback:
                     raise exhausted(failures) from None
@@ -128,28 +140,39 @@ class ModelCalls:
             rules=policy.rules,
             now=now,
         )
-        return ModelAttempt(row, tuple(over), policy, target, admission.output_tokens, price)
+        return ModelAttempt(
+            row,
+            tuple(over),
+            policy,
+            self._books.monotonic(),
+            target,
+            admission.output_tokens,
+            price,
+        )
 
     async def _stream(
         self, call: LiveCall, attempt: ModelAttempt, asked: Asked, frame: Frame
     ) -> End:
         """Hand the answer on as it comes. Its end is held back until it is settled."""
-        begun = False
-        where = f"provider {attempt.target.provider_name}"
-        source = providers.serve(
+        target = attempt.target
+        serving = Serving(
             self._upstream,
-            attempt.target,
+            target,
             asked,
-            output_tokens=attempt.output_tokens,
-            parameters=attempt.target.model.parameters,
-            frame=frame,
+            attempt.output_tokens,
+            target.model.parameters,
+            frame,
         )
         try:
-            async with aclosing(source) as pieces:  # type: ignore[type-var]
+            if not asked.stream:
+                end = await whole(serving)
+                call.begin(target=target.name, label=attempt.label, effect_key=None)
+                return end
+            async with aclosing(stream(serving)) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
-                    if not begun:
-                        begun = True
-                        call.begin(target=attempt.target.name, label=attempt.label, effect_key=None)
+                    if call.target is None:
+                        call.first = self._books.monotonic()
+                        call.begin(target=target.name, label=attempt.label, effect_key=None)
                     if isinstance(piece, End):
                         return piece
                     call.add(piece.data)
@@ -158,10 +181,11 @@ class ModelCalls:
             raise Failure(refusal.message, done=False, code=refusal.code) from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise Failure(
-                f"{where} answered something that is not its dialect ({type(error).__name__})",
+                f"{serving.where} answered something that is not its dialect "
+                f"({type(error).__name__})",
                 done=True,
             ) from None
-        raise Failure(f"{where} ended without an answer", done=True)
+        raise Failure(f"{serving.where} ended without an answer", done=True)
 
     async def _settle(self, call: LiveCall, attempt: ModelAttempt, asked: Asked, end: End) -> None:
         row = attempt.row
@@ -181,7 +205,7 @@ class ModelCalls:
             reasoning_tokens=usage.reasoning,
             error=error,
         )
-        cost, read, written = await self._books.settle(call, attempt, settlement, end.stored)
+        cost, read, written = await self._books.settle(call, attempt, settlement, end.stored, usage)
         call.finish(Finished(cost, read, written, stored=end.stored, body=end.body, tail=end.tail))
 
 

@@ -111,10 +111,9 @@ def _keep_client_tools(api: Api, out: dict[str, Any]) -> None:
         out.pop("tool_choice", None)
 
 
-async def unary(asked: Asked, answer: Answer) -> End:
+def unary(asked: Asked, body: bytes, where: str) -> End:
     """A whole answer. Raises Failure when it is not one."""
-    body = await answer.raw()
-    usage = READERS[asked.api].whole(body, answer.where)
+    usage = READERS[asked.api].whole(body, where)
     return End(usage=usage, stored=stored(asked.api, "body", body), body=body)
 
 

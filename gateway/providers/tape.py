@@ -135,19 +135,23 @@ class Tee:
     def finish(self, secret: str | None) -> None:
         """Record it, without the secret."""
         text = scrub(b"".join(self._parts).decode(errors="replace"), secret)
-        if "text/event-stream" in (self.get_header("content-type") or ""):
-            events = _data_of(text)
-            if self._whole or _ended(events):
-                self._keep(TapeEntry(request=self._request, status=self.status, events=events))
-            return
-        try:
-            response = json.loads(text)
-        except (ValueError, RecursionError):
-            return
-        self._keep(TapeEntry(request=self._request, status=self.status, response=response))
+        entry = entry_of(self._request, self, text, whole=self._whole)
+        if entry is not None:
+            self._recorder.record(self._provider, entry)
 
-    def _keep(self, entry: TapeEntry) -> None:
-        self._recorder.record(self._provider, entry)
+
+def entry_of(request: str, response: Head, text: str, *, whole: bool) -> TapeEntry | None:
+    """A call as it is kept; None when the answer is not whole, or not JSON. `text` is its body,
+    free of secrets."""
+    if "text/event-stream" in (response.get_header("content-type") or ""):
+        events = _data_of(text)
+        if not whole and not _ended(events):
+            return None
+        return TapeEntry(request=request, status=response.status, events=events)
+    try:
+        return TapeEntry(request=request, status=response.status, response=json.loads(text))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _data_of(text: str) -> tuple[str, ...]:

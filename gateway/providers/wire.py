@@ -159,6 +159,42 @@ async def ask(
         tee.finish(place.secret)
 
 
+async def whole(
+    upstream: Upstream,
+    target: Target,
+    api: Api,
+    body: bytes,
+    *,
+    headers: Mapping[str, str],
+) -> Answer:
+    """Ask a target in one of its APIs and wait for the whole answer, which is kept in it. Raises
+    like `ask`."""
+    where = f"provider {target.provider_name}"
+    seconds = target.provider.timeout_seconds
+    if target.provider.kind == "cassette":
+        played = tape.play(target.provider, tape.digest(api, _read(body)), where=where)
+        answer = Answer(played, where, seconds, None)
+        answer.body = await answer.raw()
+        await _check(answer)
+        return answer
+    place = endpoint(upstream.keyring, target, api)
+    answer = await upstream.ask(
+        place.url,
+        body,
+        headers={**headers, **place.headers},
+        where=where,
+        seconds=seconds,
+        secret=place.secret,
+    )
+    await _check(answer)
+    if upstream.recorder is not None:
+        request = tape.digest(api, _read(body))
+        entry = tape.entry_of(request, answer.response, await answer.text(), whole=True)
+        if entry is not None:
+            upstream.recorder.record(target.provider_name, entry)
+    return answer
+
+
 def _read(body: Mapping[str, Any] | bytes) -> Mapping[str, Any]:
     if not isinstance(body, bytes):
         return body

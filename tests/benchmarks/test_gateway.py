@@ -125,6 +125,8 @@ def test_a_call_beside_other_gateways(folder: Path, capsys: pytest.CaptureFixtur
         " which the others add",
         f"an append of 4 KiB made durable here: {statistics.median(durable):,.0f} µs"
         f" ({min(durable):,.0f}–{max(durable):,.0f}); each call of ours waits for one",
+        f"other programs had {_disturbed(courses[0]):.0%} of the gateways' core in the worst round;"
+        " only a quiet machine gives figures to compare with another run's",
         f"every answer was 200 and whole; {our_course.replies + settled:,} settled rows in the"
         " ledger, and each budget is their sum",
         *(
@@ -136,6 +138,11 @@ def test_a_call_beside_other_gateways(folder: Path, capsys: pytest.CaptureFixtur
     ]
     with capsys.disabled():
         print("\n" + "\n".join(lines))
+
+
+def _disturbed(base: Course) -> float:
+    """The largest share of the gateways' core that was used while no gateway had anything to do."""
+    return max(figures["core by others"] for figures in base.rounds)
 
 
 def _about(courses: list[Course], folder: Path) -> Iterator[str]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.policy import Provider, TapeEntry
 from gateway.pricing import Usage
-from gateway.providers import anthropic, openai, responses, stream, tape
+from gateway.providers import anthropic, openai, responses, tape, translated
 from gateway.providers.conversation import (
     Done,
     ModelRequest,
@@ -190,7 +190,7 @@ def test_pieces_of_two_calls_that_are_mixed_up_are_a_failure() -> None:
     entry = TapeEntry(request=wanted, events=listed)
     cassette = replace(LOCAL, provider=Provider(kind="cassette", apis=("chat",), tape=(entry,)))
     with pytest.raises(Failure, match="mixed up"):
-        all_of(stream(None, cassette, ModelRequest("m", ())))  # type: ignore[arg-type]
+        all_of(translated.events(None, cassette, ModelRequest("m", ())))  # type: ignore[arg-type]
 
 
 # --- what other servers do differently, and is no garbage

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policy import Provider, TapeEntry
-from gateway.providers import anthropic, native, openai, responses, stream, turns
+from gateway.providers import anthropic, native, openai, responses, translated, turns
 from gateway.providers.asked import Asked
 from gateway.providers.conversation import (
     Image,
@@ -540,7 +540,7 @@ def test_tool_names_that_a_provider_would_refuse_come_back_as_they_were() -> Non
         events=tuple(line[6:] for line in said.decode().split("\n\n") if line),
     )
     tape = replace(LOCAL, provider=Provider(kind="cassette", apis=("chat",), tape=(entry,)))
-    reply = assemble(all_of(stream(None, tape, request)))  # type: ignore[arg-type]
+    reply = assemble(all_of(translated.events(None, tape, request)))  # type: ignore[arg-type]
     assert reply.tools[0].name == dotted
 
 

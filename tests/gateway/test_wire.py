@@ -14,7 +14,7 @@ import pytest
 
 from gateway.keys import Keyring
 from gateway.policy import Model, Price, Provider, SecretRef, TapeEntry
-from gateway.providers import apis_of, serve, tape, wire
+from gateway.providers import serving, tape, wire
 from gateway.providers.asked import Asked
 from gateway.providers.pieces import End
 from gateway.providers.stored import Frame
@@ -133,7 +133,7 @@ def test_a_key_stays_with_its_hosts_whatever_the_api() -> None:
     ],
 )
 def test_what_a_provider_can_be_asked_in(provider: Provider, apis: tuple[str, ...]) -> None:
-    assert apis_of(provider) == apis
+    assert wire.apis_of(provider) == apis
 
 
 def test_parameters_put_over_take_away_and_become_numbers() -> None:
@@ -369,15 +369,9 @@ def test_what_was_recorded_of_a_provider_is_played_instead_of_it(
     asked = Asked.read("messages", json.dumps(body).encode())
 
     async def call(provider: Provider, name: str, upstream: Upstream) -> bytes:
-        served = serve(
-            upstream,
-            Target("m", Model(provider=name, id="x"), name, provider),
-            asked,
-            output_tokens=9,
-            parameters={},
-            frame=Frame("m", "1", 1),
-        )
-        pieces = [piece async for piece in served]
+        where = Target("m", Model(provider=name, id="x"), name, provider)
+        told = serving.Serving(upstream, where, asked, 9, {}, Frame("m", "1", 1))
+        pieces = [piece async for piece in serving.stream(told)]
         return b"".join(p.tail if isinstance(p, End) else p.data for p in pieces)
 
     async def record_and_play() -> None:

@@ -116,6 +116,16 @@ def _resident(pid: int) -> int:
     return 0
 
 
+def core_seconds(core: int) -> float:
+    """How long a core has been busy so far, whoever it was."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _idle, _waiting, *others = map(int, ticks[:8])
+            return (user + nice + system + sum(others)) / TICKS
+    raise AssertionError(f"no core {core} in /proc/stat")
+
+
 # --- processes
 
 

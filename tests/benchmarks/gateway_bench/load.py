@@ -15,10 +15,12 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import uvloop
 
+CRLF = "\r\n"
 SILENCE_SECONDS = 20.0
 """A run in which nothing arrives for so long has failed."""
 
@@ -113,7 +115,8 @@ class _Connection(asyncio.Protocol):
         if len(seen) < self._end or (not self._end and not seen.endswith(b"\r\n0\r\n\r\n")):
             return
         if seen[9:12] != b"200" or not self._first or len(seen) > self._end > 0:
-            self._run.failed(f"unexpected answer: {seen[:2000].decode(errors='replace')}")
+            status, _, rest = seen.decode(errors="replace").partition("\r\n")
+            self._run.failed(f"unexpected answer: {status} {rest.partition(2 * CRLF)[2][:500]}")
             self._transport.abort()
             return
         self._run.whole.append(now - self._sent)
@@ -142,7 +145,7 @@ async def _drive(job: Job) -> Result:
     requests = [request.encode() for request in job.requests]
     for number in range(job.connections):
         request = requests[number % len(requests)]
-        await loop.create_connection(lambda r=request: _Connection(run, r), "127.0.0.1", job.port)
+        await loop.create_connection(partial(_Connection, run, request), "127.0.0.1", job.port)
     before = -1
     while not run.over.done():
         await asyncio.wait([run.over], timeout=SILENCE_SECONDS)

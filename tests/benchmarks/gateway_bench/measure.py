@@ -12,7 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.benchmarks.gateway_bench.contenders import LOAD_CORE, ROOT, Contender, pinned
+from tests.benchmarks.gateway_bench.contenders import (
+    GATEWAY_CORE,
+    LOAD_CORE,
+    ROOT,
+    Contender,
+    core_seconds,
+    pinned,
+)
 from tests.benchmarks.gateway_bench.load import Job, Result
 from tests.benchmarks.gateway_bench.upstream import MARKER
 
@@ -72,9 +79,9 @@ def drive(
 def whole_answers(contender: Contender, lengths: Lengths) -> tuple[Figures, int]:
     """Figures of calls without streaming, and how many there were."""
     alone = drive(contender, connections=1, seconds=lengths.alone)
-    before = contender.cpu_seconds()
+    begun, before, core = time.monotonic(), contender.cpu_seconds(), core_seconds(GATEWAY_CORE)
     busy = drive(contender, connections=64, seconds=lengths.busy)
-    spent = contender.cpu_seconds() - before
+    spent, core = contender.cpu_seconds() - before, core_seconds(GATEWAY_CORE) - core
     figures = {
         "p50 at 1": percentile(alone.whole_us, 50),
         "p99 at 1": percentile(alone.whole_us, 99),
@@ -82,6 +89,7 @@ def whole_answers(contender: Contender, lengths: Lengths) -> tuple[Figures, int]
         "p99 at 64": percentile(busy.whole_us, 99),
         "requests/s": busy.replies / busy.seconds,
         "cpu/request": spent / busy.replies * 1e6,
+        "core by others": max(core - spent, 0.0) / (time.monotonic() - begun),
     }
     return figures, alone.replies + busy.replies
 

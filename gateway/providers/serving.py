@@ -1,0 +1,159 @@
+"""One call to one target: natively where it speaks the client's dialect, translated elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.providers import native, stored, translated, wire
+from gateway.providers.asked import DIALECTS, Asked
+from gateway.providers.conversation import Done, Event, ModelRequest, assemble
+from gateway.providers.dialects import embeddings as embeddings_dialect
+from gateway.providers.dialects import fields
+from gateway.providers.embeddings import embed
+from gateway.providers.pieces import End, Piece
+from gateway.providers.stored import Frame
+from gateway.providers.upstream import Answer, Upstream
+from gateway.routing import Failure, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What is sent to one target. `parameters` go over what the client says."""
+
+    upstream: Upstream
+    target: Target
+    asked: Asked
+    output_tokens: int
+    parameters: Mapping[str, Any]
+    frame: Frame
+
+    @property
+    def where(self) -> str:
+        """The provider, for people."""
+        return f"provider {self.target.provider_name}"
+
+    @property
+    def native(self) -> bool:
+        """Does the target speak the client's dialect?"""
+        provider = self.target.provider
+        return provider.kind != "scripted" and self.asked.api in wire.apis_of(provider)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What of the request's head is sent with it."""
+        betas = self.asked.betas if self.asked.api == "messages" else ""
+        return {"anthropic-beta": betas} if betas else {}
+
+
+async def whole(call: Serving) -> End:
+    """The whole answer, for a client that does not stream. Raises Failure, Refusal (no key)."""
+    if not call.native:
+        if call.asked.api == "embeddings":
+            return await _embedded(call)
+        return _written(call, [event async for event in _events(call)])
+    answer = await wire.whole(
+        call.upstream, call.target, call.asked.api, _body(call), headers=call.headers
+    )
+    if not _streams(answer):
+        return native.unary(call.asked, await answer.raw(), answer.where)
+    # Asked for a whole, and it streams all the same: some servers know nothing else.
+    if call.asked.api == "embeddings":
+        raise Failure(f"{call.where} streams what was asked for as a whole", done=True)
+    return _written(call, [event async for event in translated.READ[call.asked.api](answer)])
+
+
+async def stream(call: Serving, *, rewritten: bool = False) -> AsyncIterator[Piece | End]:
+    """The answer as it comes, ended by `End`. `rewritten`: somebody looks into the text as it
+    comes, so that it has to be translated. Raises Failure, Refusal (no key)."""
+    if rewritten or not call.native:
+        async for piece in _translated(call, _events(call)):
+            yield piece
+        return
+    end: End | None = None
+    async with wire.ask(
+        call.upstream, call.target, call.asked.api, _body(call), headers=call.headers
+    ) as answer:
+        if _streams(answer):
+            async for piece in native.stream(call.asked, answer):
+                if isinstance(piece, End):
+                    end = piece
+                else:
+                    yield piece
+        else:
+            found = native.unary(call.asked, await answer.raw(), answer.where)
+            pieces, last = stored.again(call.asked, found.stored, call.frame)
+            for piece in pieces:
+                yield piece
+            end = End(found.usage, found.stored, tail=last.tail)
+    if end is not None:
+        yield end
+
+
+async def _translated(call: Serving, source: AsyncIterator[Event]) -> AsyncIterator[Piece | End]:
+    frame = call.frame
+    writer = DIALECTS[call.asked.api].Writer(
+        model=frame.model,
+        identity=frame.identity,
+        seconds=frame.seconds,
+        with_usage=call.asked.with_usage,
+        request=call.asked.conversation,
+    )
+    events: list[Event] = []
+    async for event in source:
+        events.append(event)
+        if isinstance(event, Done):
+            reply = assemble(events)
+            yield End(
+                reply.usage, _stored(reply.to_json()), tail=writer.write(event) + writer.end()
+            )
+            return
+        yield Piece(writer.write(event))
+    raise Failure(f"{call.where} ended without an answer", done=True)
+
+
+def _events(call: Serving) -> AsyncIterator[Event]:
+    """The target's answer as events, ended by `Done`. Raises Failure, Refusal."""
+    request: ModelRequest = replace(
+        call.asked.conversation, max_output_tokens=call.output_tokens or None
+    )
+    return translated.events(call.upstream, _told(call), request)
+
+
+def _told(call: Serving) -> Target:
+    """The target, with this call's parameters."""
+    model = call.target.model.model_copy(update={"parameters": call.parameters})
+    return replace(call.target, model=model)
+
+
+async def _embedded(call: Serving) -> End:
+    request = embeddings_dialect.read(fields.document(call.asked.body))
+    reply = await embed(call.upstream, _told(call), request)
+    body = embeddings_dialect.answer(reply, model=call.frame.model, request=request)
+    return End(reply.usage, _stored(reply.to_json()), _stored(body).encode())
+
+
+def _written(call: Serving, events: list[Event]) -> End:
+    reply = assemble(events)
+    return stored.written(call.asked, reply, _stored(reply.to_json()), call.frame)[1]
+
+
+def _stored(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False)
+
+
+def _body(call: Serving) -> bytes:
+    """The native request."""
+    return native.outgoing(
+        call.asked,
+        model=call.target.model.id,
+        output_tokens=call.output_tokens,
+        parameters=call.parameters,
+        plain_limit=not wire.official(call.target.provider),
+    )
+
+
+def _streams(answer: Answer) -> bool:
+    return "text/event-stream" in (answer.header("content-type") or "")
