@@ -55,6 +55,7 @@ class GatewayApp:
         self._ready = ready
         self._routes: Mapping[tuple[str, str], Reply] = {
             **{("POST", path): self._model for path in APIS},
+            ("POST", anthropic.COUNT_PATH): self._count,
             ("POST", "/mcp"): self._mcp,
             ("GET", "/mcp"): self._no_stream,
             ("DELETE", "/mcp"): self._no_stream,
@@ -101,7 +102,7 @@ class GatewayApp:
 
     async def _model(self, exchange: Exchange) -> None:
         caller = credential(exchange)
-        asked = Asked.read(APIS[exchange.path], exchange.body)
+        asked = Asked.read(APIS[exchange.path], exchange.body, exchange.header(b"anthropic-beta"))
         call = await self._door.model(caller, asked, head(exchange))
         if asked.stream:
             await self._stream(exchange, asked, call)
@@ -112,6 +113,11 @@ class GatewayApp:
             # The call was begun for a client that streams; this one wants the whole of it.
             body = stored.again(asked, end.stored, self._frame(call, asked))[1].body
         exchange.respond(200, body, {**_known(call), **_figures(end)})
+
+    async def _count(self, exchange: Exchange) -> None:
+        asked = Asked.read("messages", exchange.body, exchange.header(b"anthropic-beta"))
+        tokens = await self._door.count_tokens(credential(exchange), asked)
+        exchange.respond(200, as_json(anthropic.count_answer(tokens)))
 
     async def _stream(self, exchange: Exchange, asked: Asked, call: LiveCall) -> None:
         try:

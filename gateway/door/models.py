@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gateway import budgets, calls, pricing, routing
 from gateway.access.directory import InForce
@@ -233,14 +234,20 @@ class ModelCalls:
         if not isinstance(stands, Next):
             return stands
         over = policy.rules.ceilings(grants.limits, calls.charge_of(ask, target.name, now))
-        price = pricing.price_of(target.model, target.provider, policy.digest, now)
+        price = pricing.price_of(
+            target.model,
+            target.provider,
+            policy.digest,
+            now,
+            embeddings=asked.api == "embeddings",
+        )
         if price is None and any(c.enforce and c.limit_nano is not None for c in over):
             return _unpriced(target, over)
         ledger = self._books.ledger
         admission = budgets.admit(
             over,
             {c.meter: ledger.total(tx, c.meter, rules=policy.rules) for c in over},
-            cost=price.worst if price else lambda _input, _output: 0,
+            cost=_worst(price, target, asked) if price else lambda _input, _output: 0,
             input_tokens=asked.input_tokens,
             wanted_output=_wanted(asked, target, grants),
         )
@@ -395,6 +402,8 @@ class ModelCalls:
             output_tokens=usage.output,
             cached_tokens=usage.cached,
             reasoning_tokens=usage.reasoning,
+            cache_write_tokens=usage.cache_write,
+            audio_tokens=usage.audio_input + usage.audio_output,
             begun_at=None if first is None else Millis(row["reserved_at"] + first),
             error=error,
         )
@@ -435,6 +444,16 @@ class ModelCalls:
                 tail=end.tail,
             )
         )
+
+
+def _worst(price: PriceList, target: Target, asked: Asked) -> Callable[[int, int], NanoUSD]:
+    """What so many tokens can cost. Anthropic writes to its cache only when told to, and sound is
+    in a request only where it is named; an escaped name could hide either."""
+    hidden = b"\\u00" in asked.body
+    told = b"cache_control" in asked.body or "cache_control" in target.model.parameters
+    writes = hidden or told or target.provider.kind != "anthropic"
+    audio = hidden or b"audio" in asked.body or "audio" in target.model.parameters
+    return partial(price.worst, cache_writes=writes, audio=audio)
 
 
 def _unpriced(target: Target, over: list[budgets.Ceiling]) -> Refusal:
