@@ -188,10 +188,10 @@ class Window:
         self, rules: Rules, hook: Hook, each: Each, judge: Judging, *, holds: bool
     ) -> None:
         self._book = Book(hook)
-        for each in rules.broken:
-            assert each.broken is not None
-            self._book.fails(each.rule, each.broken)
-        self._stages = [Stage(each.rule, each.searches, self._book) for each in rules.each]
+        for rule in rules.broken:
+            assert rule.broken is not None
+            self._book.fails(rule.rule, rule.broken)
+        self._stages = [Stage(rule.rule, rule.searches, self._book) for rule in rules.each]
         self._each = each
         self._judge = judge if rules.judges else None
         self._holds = holds
