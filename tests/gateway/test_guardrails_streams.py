@@ -237,6 +237,15 @@ def test_a_rule_about_the_whole_that_only_records_holds_nothing() -> None:
     assert len(window.findings) == 1
 
 
+def test_the_arguments_of_a_tool_call_in_a_stream_are_looked_at_by_their_values() -> None:
+    window = GUARDS["pii"].window()
+    assert window.arguments('{"to": "a.b\\u0040example.com"}') == '{"to": "[email]"}'
+    assert window.arguments('{"to":  "ada"}') == '{"to":  "ada"}'
+    assert [found.count for found in window.findings] == [1]
+    with pytest.raises(Refused):
+        STRICT["pii"].window().arguments('{"to": "a.b@example.com"}')
+
+
 def test_an_open_end_is_told_apart_from_nothing() -> None:
     search = Pattern("ab+", lambda m: Span(m.start(), m.end(), "", ""))
     assert search.find("xxa", 0, whole=False, until=inf) == Open(2)

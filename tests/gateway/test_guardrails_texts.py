@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -206,6 +207,15 @@ def test_every_value_of_arguments_is_a_text_and_so_are_odd_keys_and_long_numbers
         "n": 7,
         "yes": True,
     }
+
+
+def test_arguments_may_be_any_mapping() -> None:
+    arguments = MappingProxyType({"to": ("a.b@c.org",)})
+    found = guard(PiiCheck(kinds=("email",)), Hook.TOOL_INPUT)
+    assert found.look_through(arguments, texts.everything).value == {"to": ["[email]"]}
+    schema = guard(SchemaCheck(json_schema={"required": ["cc"]}), Hook.TOOL_INPUT, "validate")
+    with pytest.raises(Refused):
+        schema.look("", value=arguments)
 
 
 def test_escapes_in_the_json_text_of_arguments_hide_nothing() -> None:
