@@ -9,7 +9,15 @@ from typing import Any, Protocol
 
 from gateway.providers import native, stored, translated, wire
 from gateway.providers.asked import DIALECTS, Asked
-from gateway.providers.conversation import Done, Event, ModelRequest, TextDelta, assemble
+from gateway.providers.conversation import (
+    Done,
+    Event,
+    ModelRequest,
+    TextDelta,
+    ToolDelta,
+    ToolStart,
+    assemble,
+)
 from gateway.providers.dialects import embeddings as embeddings_dialect
 from gateway.providers.dialects import fields
 from gateway.providers.embeddings import embed
@@ -26,8 +34,12 @@ class TextFilter(Protocol):
         """What may be released now. Raises Refusal."""
         ...
 
+    def arguments(self, text: str) -> str:
+        """The JSON text of a tool call's arguments. Raises Refusal."""
+        ...
+
     def end(self) -> str:
-        """The rest. Raises Refusal."""
+        """The rest of the text before a tool call, or of all of it. Raises Refusal."""
         ...
 
 
@@ -108,13 +120,23 @@ async def stream(call: Serving, window: TextFilter | None = None) -> AsyncIterat
 
 
 async def _filtered(source: AsyncIterator[Event], window: TextFilter) -> AsyncIterator[Event]:
-    """Text only as far as the window has released it; tool calls wait for the text before them."""
+    """What the window has released. The arguments of a tool call are looked at when they are
+    whole, and a tool call never overtakes the text before it."""
+    calling: int | None = None
+    parts: list[str] = []
     async for event in source:
+        if isinstance(event, ToolDelta):
+            calling = event.index
+            parts.append(event.fragment)
+            continue
+        if calling is not None:
+            yield ToolDelta(calling, window.arguments("".join(parts)))
+            calling, parts = None, []
         if isinstance(event, TextDelta):
             if released := window.feed(event.text):
                 yield TextDelta(released)
             continue
-        if isinstance(event, Done) and (rest := window.end()):
+        if isinstance(event, ToolStart | Done) and (rest := window.end()):
             yield TextDelta(rest)
         yield event
 
