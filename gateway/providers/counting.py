@@ -60,7 +60,7 @@ async def count_tokens(
         ) as answer:
             found = (await answer.document()).get("input_tokens")
     except Failure as failure:
-        if any(f"HTTP {status}" in failure.message for status in (404, 405, 501)):
+        if failure.status in (404, 405, 501):
             return typical_input(request)
         raise
     if isinstance(found, bool) or not isinstance(found, int) or found < 0:
