@@ -77,7 +77,18 @@ class Asked:
         if stream is not None and not isinstance(stream, bool):
             raise fields.invalid("`stream` must be true or false")
         asked.model, asked.stream = model, bool(stream)
+        if api == "responses":
+            asked._refuse_kept_state()
         return asked
+
+    def _refuse_kept_state(self) -> None:
+        """What a provider keeps is kept for whoever has its key, and that is everybody here."""
+        for name in ("previous_response_id", "conversation", "background", "prompt"):
+            if name in self.fields and self.value(name):
+                raise fields.invalid(
+                    f"`{name}` is not supported: it uses what the provider keeps for everybody "
+                    "behind this gateway. Send the whole conversation as `input`"
+                )
 
     def value(self, name: str) -> Any:
         """One field, read; None when it is not there. Raises Refusal (invalid_request)."""

@@ -29,7 +29,7 @@ from gateway.routing import Failure
 MOST_EVENT = 8 * 1024 * 1024
 """Bytes of one event; more than that is no answer any more."""
 UNMANAGED = {
-    "responses": ("previous_response_id", "conversation", "background", "prompt"),
+    "responses": (),
     "messages": ("mcp_servers", "container"),
     "chat": ("web_search_options",),
     "embeddings": (),

@@ -28,7 +28,10 @@ COMMANDS = {
     "import": ("reconciler.cli.authoring", "bring over an existing agent or a folder of skills"),
     "init": ("reconciler.cli.authoring", "start a config repo that runs as it is"),
     "lint": ("reconciler.cli.lookups", "unattended readiness: may the loops be left alone?"),
-    "lock": ("reconciler.cli.service", "refresh interlock.lock: image digests, tools' fingerprints"),
+    "lock": (
+        "reconciler.cli.service",
+        "refresh interlock.lock: image digests, tools' fingerprints",
+    ),
     "new": ("reconciler.cli.authoring", "add a loop or a skill"),
     "pr": ("reconciler.cli.pulls", "pull requests of the built-in local forge"),
     "rebuild": ("reconciler.cli.service", "restore a state directory from the reports branch"),
