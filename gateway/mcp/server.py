@@ -7,11 +7,11 @@ does neither.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.providers.dialects import fields
 from gateway.refusals import Refusal
 
 VERSIONS = ("2025-06-18", "2025-03-26", "2024-11-05")
@@ -41,10 +41,10 @@ class Malformed(Exception):
 def parse(body: bytes) -> Message:
     """Read one message. Raises Malformed. Batches are refused (the protocol dropped them)."""
     try:
-        value = json.loads(body)
-    except ValueError:
-        raise Malformed(failure(None, PARSE_ERROR, "the body is not JSON")) from None
-    if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
+        value = fields.document(body)
+    except Refusal as refusal:
+        raise Malformed(failure(None, PARSE_ERROR, refusal.message)) from None
+    if value.get("jsonrpc") != "2.0":
         raise Malformed(failure(None, INVALID_REQUEST, "expected one JSON-RPC 2.0 object"))
     method = value.get("method")
     if not isinstance(method, str):
