@@ -139,6 +139,8 @@ class Upstream:
     ) -> AsyncIterator[Answer]:
         """POST a JSON body and hand over the response once it has begun, whatever its status.
 
+        Bytes are sent as they are; `headers` then name their content type.
+
         `seconds` bounds the wait for the response and for each piece of its body. Raises Failure:
         not `done` when no connection was made, `done` when the request left and no answer came.
         """
@@ -146,7 +148,11 @@ class Upstream:
             request = (
                 self._client.post(url)
                 .headers({"content-type": "application/json", **headers})
-                .body_bytes(json.dumps(body, ensure_ascii=False).encode())
+                .body_bytes(
+                    body
+                    if isinstance(body, bytes)
+                    else json.dumps(body, ensure_ascii=False).encode()
+                )
                 .build_streamed()
             )
         except (BuilderError, ValueError):
