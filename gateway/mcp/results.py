@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.mcp.messages import load
 from gateway.mcp.recorded import result as text_result
 from gateway.routing import Failure
 from gateway.values import RunId
@@ -72,14 +73,31 @@ def fit(result: Mapping[str, Any], *, run: RunId, most: int) -> Fitted:
     if len(encoded) <= most:
         return Fitted(dict(result), None)
     content, media = encoded, JSON
-    blocks = result.get("content", [])
-    if len(blocks) == 1 and blocks[0].get("type") == "text" and "structuredContent" not in result:
-        content, media = str(blocks[0].get("text", "")).encode(), TEXT
+    text = _one_text(result)
+    if text is not None:
+        content, media = text.encode(), TEXT
     identity = "art-" + hashlib.sha256(run.encode() + b"\0" + content).hexdigest()[:32]
     told = _preview(content, identity, max(most, SMALLEST_PREVIEW))
     preview = text_result(told, error=bool(result.get("isError")))
     preview["_meta"] = {"interlock/artifact": {"id": identity, "bytes": len(content)}}
     return Fitted(preview, Artifact(identity, media, content))
+
+
+def _one_text(result: Mapping[str, Any]) -> str | None:
+    """The text of a result that says nothing else; a structured form of the same is nothing else
+    (servers send both, specification, server/tools, structured content)."""
+    blocks = result.get("content", [])
+    if len(blocks) != 1 or blocks[0].get("type") != "text":
+        return None
+    text, other = blocks[0].get("text"), result.get("structuredContent")
+    if not isinstance(text, str):
+        return None
+    if other is None or other == {"result": text}:
+        return text
+    try:
+        return text if load(text) == other else None
+    except ValueError:
+        return None
 
 
 def _preview(content: bytes, identity: str, most: int) -> str:
