@@ -67,7 +67,9 @@ class HttpConnection:
 
     async def tell(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification; the answer is only looked at for its status."""
-        await self._send(method, params, None, self._server().timeout_seconds, {})
+        server = self._server()
+        credential = await self._credential(server)
+        await self._send(method, params, None, server.timeout_seconds, {}, credential)
 
     async def ask(
         self,
@@ -80,11 +82,16 @@ class HttpConnection:
         """One request. 401 of a server with OAuth is worth one new token, and no more."""
         identity = next(self._ids)
         for last in (False, True):
+            oauth = self._server().oauth
+            credential = await self._credential(self._server())
             try:
-                return await self._send(method, params, identity, seconds, headers or {})
+                return await self._send(
+                    method, params, identity, seconds, headers or {}, credential
+                )
             except Rejected as rejected:
-                if rejected.status != 401 or last or not await self._new_token():
+                if rejected.status != 401 or last or oauth is None:
                     raise
+                self._tokens.forget(self._name, oauth, self._user, credential[1])
         raise AssertionError  # the second round returns or raises
 
     async def _send(
@@ -94,16 +101,22 @@ class HttpConnection:
         identity: int | None,
         seconds: float,
         headers: Mapping[str, str],
+        credential: tuple[Mapping[str, str], str | None],
     ) -> dict[str, Any]:
         server = self._server()
+        session = self._session
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
         if params:
             message["params"] = dict(params)
         if identity is not None:
             message["id"] = identity
-        sent, secret = await self._credential(server)
-        sent |= {"accept": "application/json, text/event-stream", **headers}
-        sent |= self._routing(method, params)
+        own, secret = credential
+        sent = {
+            **own,
+            "accept": "application/json, text/event-stream",
+            **headers,
+            **self._routing(method, params),
+        }
         async with self._upstream.post(
             server.url,
             message,
@@ -113,10 +126,12 @@ class HttpConnection:
             secret=secret,
         ) as raw:
             answer = _Bounded(raw.response, raw.where, raw.seconds, raw.secret)
-            if answer.status == 404 and self._session is not None:
+            if answer.status == 404 and session is not None:
                 # The server did not take the message (2025-11-25, transports, session
-                # management): it may be sent once more in a new session.
-                self._forget()
+                # management): it may be sent once more in a new session, which another call
+                # may have opened already.
+                if self._session == session:
+                    self._forget()
                 raise Handshake
             if answer.status >= 400:
                 return await self._rejected(answer, identity)
@@ -156,13 +171,6 @@ class HttpConnection:
             return {}, None
         plain = server.header.lower() == "authorization" and " " not in secret
         return {server.header: f"Bearer {secret}" if plain else secret}, secret
-
-    async def _new_token(self) -> bool:
-        oauth = self._server().oauth
-        if oauth is None:
-            return False
-        self._tokens.forget(self._name, oauth, self._user)
-        return True
 
     async def _rejected(self, answer: Answer, identity: int | None) -> dict[str, Any]:
         """A JSON-RPC error that came with an HTTP status, as modern servers send it."""

@@ -10,6 +10,7 @@ can; a server that is not trusted so far belongs into a container (docs/policies
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -52,6 +53,11 @@ def main(arguments: list[str]) -> int:
         value = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(which, (value, value))
     os.umask(0o077)
+    # uvloop hands on whatever descriptors are inheritable, the gateway's sockets among them.
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  pathlib takes longer to load
+        if int(name) > 2:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
     try:
         os.execvp(command[0], command)  # noqa: S606  the command of the policy
     except OSError as error:

@@ -131,10 +131,10 @@ class Tokens:
                 held.seed = seed
             return held.token
 
-    def forget(self, server: str, oauth: OAuth, user: str | None) -> None:
-        """The server did not take the token: ask for another one next time."""
+    def forget(self, server: str, oauth: OAuth, user: str | None, token: str | None) -> None:
+        """The server did not take this token: ask for another one, unless that was done since."""
         held = self._held.get(self._key(server, oauth, user))
-        if held is not None:
+        if held is not None and held.token == token:
             held.token = ""
 
     def _key(self, server: str, oauth: OAuth, user: str | None) -> tuple[str, str, str, str]:

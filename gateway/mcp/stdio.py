@@ -74,15 +74,11 @@ class StdioConnection:
                     return
                 await child.end()
             elif child is not None:
-                self._note_death(child)
+                self._wait_after(child)
+                await child.end()
             now = self._clock.now()
-            if child is not None and child.dead is not None and now < self._not_before:
-                wait = -(-(self._not_before - now) // 1000)
-                raise Failure(
-                    f"{child.dead}; it is started again in {wait} s", done=False, retry_after=wait
-                )
             secrets = {key: self._keyring.read(ref) for key, ref in server.env.items()}
-            self._child = _Child(self._name, server, secrets, self._on_note)
+            self._child = _Child(self._name, server, secrets, self._clock, self._on_note)
             self._begun = now
             self.epoch += 1
             self.version = None
@@ -117,29 +113,42 @@ class StdioConnection:
             raise Failure(f"tool server {self._name} is not running", done=False)
         return self._child
 
-    def _note_death(self, child: _Child) -> None:
-        if child.counted:
-            return
-        child.counted = True
-        died = child.died_at(self._clock)
-        self._deaths = 1 if died - self._begun >= STEADY_MS else self._deaths + 1
-        pause = min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS << min(self._deaths - 1, 16))
-        # The first death after a steady life is an accident: start again at once.
-        self._not_before = Millis(died + (pause if died - self._begun < STEADY_MS else 0))
+    def _wait_after(self, child: _Child) -> None:
+        """Raises Failure while a child that has died may not be followed by another yet."""
+        if not child.counted:
+            child.counted = True
+            # A death after a steady life is an accident: the next one starts at once.
+            steady = child.died - self._begun >= STEADY_MS
+            self._deaths = 0 if steady else self._deaths + 1
+            pause = FIRST_PAUSE_MS << min(self._deaths - 1, 16) if self._deaths else 0
+            self._not_before = Millis(child.died + min(LONGEST_PAUSE_MS, pause))
+        now = self._clock.now()
+        if now < self._not_before:
+            wait = -(-(self._not_before - now) // 1000)
+            raise Failure(
+                f"{child.dead}; it is started again in {wait} s", done=False, retry_after=wait
+            )
 
 
 class _Child:
     """One process, from its start to its end."""
 
     def __init__(
-        self, name: str, server: ToolServer, secrets: Mapping[str, str], on_note: OnNote
+        self,
+        name: str,
+        server: ToolServer,
+        secrets: Mapping[str, str],
+        clock: Clock,
+        on_note: OnNote,
     ) -> None:
         self.command, self.asked = server.command, server.env
         self.dead: str | None = None
         """Why it is not running any more."""
+        self.died = Millis(0)
         self.counted = False
         self._where = f"tool server {name}"
         self._secrets = secrets
+        self._clock = clock
         self._on_note = on_note
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -149,7 +158,6 @@ class _Child:
         self._process: asyncio.subprocess.Process | None = None
         self._readers: tuple[asyncio.Task[None], ...] = ()
         self._writing = asyncio.Lock()
-        self._died: Millis | None = None
 
     async def begin(self) -> None:
         environment = {
@@ -219,12 +227,6 @@ class _Child:
         except (OSError, RuntimeError):
             raise Failure(f"{self._where} has closed its input", done=True) from None
 
-    def died_at(self, clock: Clock) -> Millis:
-        """When it was first seen to be dead."""
-        if self._died is None:
-            self._died = clock.now()
-        return self._died
-
     async def end(self) -> None:
         """Close its input, give it a moment, then end the whole group (2025-11-25 and later,
         stdio, shutdown)."""
@@ -232,13 +234,16 @@ class _Child:
         if process is not None:
             if process.stdin is not None:
                 process.stdin.close()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), PARTING_SECONDS)
-            _signal(process.pid, signal.SIGKILL)
-            await process.wait()
-        for reader in self._readers:
-            reader.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
+            await _gone(process)
+            if process.returncode is None or not self.dead:
+                _signal(process.pid, signal.SIGKILL)
+            # With the whole group gone its pipes are at their end. One that has left the group
+            # may hold them open, and is not waited for.
+            await asyncio.wait(self._readers, timeout=PARTING_SECONDS)
+            for reader in self._readers:
+                reader.cancel()
+            await asyncio.gather(*self._readers, return_exceptions=True)
+            process._transport.close()  # type: ignore[attr-defined]  # there is no public way
         self._die(f"{self._where} was ended")
 
     # --- what it says -------------------------------------------------------------------------
@@ -257,9 +262,10 @@ class _Child:
             why = await self._take(line)
         # The leader may have left others behind; nobody else knows of them.
         _signal(process.pid, signal.SIGKILL)
-        status = await process.wait()
-        await asyncio.sleep(0)  # what it said last on standard error is in by now
+        await _gone(process)
+        await asyncio.wait(self._readers[1:], timeout=PARTING_SECONDS)
         if why is None:
+            status = process.returncode or 0
             how = f"signal {-status}" if status < 0 else f"status {status}"
             why = f"ended by itself ({how})"
         said = self._said()
@@ -313,6 +319,7 @@ class _Child:
     def _die(self, why: str) -> None:
         if self.dead is None:
             self.dead = why
+            self.died = self._clock.now()
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(Failure(self.dead, done=True))
@@ -326,6 +333,13 @@ class _Child:
         note = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
         with contextlib.suppress(OSError, RuntimeError):
             self._process.stdin.write(json.dumps(note).encode() + b"\n")
+
+
+async def _gone(process: asyncio.subprocess.Process) -> None:
+    """Wait for its end, for a moment: the standard library also waits for whoever else holds its
+    pipes, and that may be for ever."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), PARTING_SECONDS)
 
 
 def _signal(group: int, number: signal.Signals) -> None:
