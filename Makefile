@@ -6,7 +6,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: setup demo test check bench bench-config docs
+.PHONY: setup demo test check bench bench-config bench-gateway docs
 
 setup:
 	@.ci/setup
@@ -30,6 +30,13 @@ bench:
 bench-config:
 	@.ci/setup venv
 	@$(PYTHON) -m pytest tests/benchmarks/test_config_scale.py tests/benchmarks/test_tick_config.py -m benchmark --timeout=1800 -q -s $(ARGS)
+
+# Ours beside nginx, LiteLLM and Portkey; QUICK=1 for nginx only, MILLION=1 for the memory over a
+# million calls
+bench-gateway:
+	@.ci/setup venv
+	@$(if $(MILLION),,.ci/bench.sh nginx $(if $(QUICK),,litellm portkey))
+	@$(PYTHON) -m pytest tests/benchmarks/test_gateway.py -m benchmark --timeout=3600 -q -s $(ARGS)
 
 docs:
 	@.ci/setup venv

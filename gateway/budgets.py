@@ -1,9 +1,10 @@
 """Rules of money: which rules a call falls under, what they still cover, what they allow.
 
-Pure: no I/O, no clock. `calls` keeps the running totals in the ledger's transactions and asks
-here. A total belongs to a *meter*: a rule's matching part (not its limit), a scope and the start
-of a window. So a changed limit works on what has been spent already, and a rule that starts to
-match other calls gets a new meter, counted from the ledger.
+A rule limits nano-dollars, tokens, requests, or several of them. Pure: no I/O, no clock. `calls`
+keeps the running totals in the ledger's transactions and asks here. A total belongs to a *meter*: a
+rule's matching part (not its limits), a scope and the start of a window. So a changed limit works
+on what has been spent already, and a rule that starts to match other calls gets a new meter,
+counted from the ledger.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from gateway.policy import BudgetRule, Limits, Window
-from gateway.values import Millis, content_hash, show_usd
+from gateway.values import content_hash, show_usd
 
 RUN_RULE = "run"
 """Name of the implicit rule: the limits on cost and tokens of the run's own effective grants."""
@@ -24,8 +25,7 @@ MIN_OUTPUT_TOKENS = 16
 """A call whose output would have to be clamped below this is refused: it could say nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What rules look at: one ledger row, or one that is about to be. `at` is reserved_at."""
 
     run: str
@@ -34,10 +34,11 @@ class Charge:
     model: str
     purpose: str
     at: int
+    user: str | None = None
+    tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Meter:
+class Meter(NamedTuple):
     """Identity of a running total: primary key of `budget_windows`."""
 
     rule: str
@@ -45,21 +46,34 @@ class Meter:
     start: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Total:
-    """Nano-dollars and tokens of one meter: held by open reservations, and spent for good."""
+    """Nano-dollars, tokens and requests of one meter: held by open reservations, and spent."""
 
     held_nano: int = 0
     spent_nano: int = 0
     held_tokens: int = 0
     spent_tokens: int = 0
+    held_requests: int = 0
+    spent_requests: int = 0
 
-    def __add__(self, other: Total) -> Total:
+    def __iadd__(self, other: Total) -> Self:
+        self.held_nano += other.held_nano
+        self.spent_nano += other.spent_nano
+        self.held_tokens += other.held_tokens
+        self.spent_tokens += other.spent_tokens
+        self.held_requests += other.held_requests
+        self.spent_requests += other.spent_requests
+        return self
+
+    def __sub__(self, other: Total) -> Total:
         return Total(
-            self.held_nano + other.held_nano,
-            self.spent_nano + other.spent_nano,
-            self.held_tokens + other.held_tokens,
-            self.spent_tokens + other.spent_tokens,
+            self.held_nano - other.held_nano,
+            self.spent_nano - other.spent_nano,
+            self.held_tokens - other.held_tokens,
+            self.spent_tokens - other.spent_tokens,
+            self.held_requests - other.held_requests,
+            self.spent_requests - other.spent_requests,
         )
 
 
@@ -74,6 +88,7 @@ class Ceiling:
     enforce: bool
     alert_at: tuple[int, ...]
     end: int | None
+    limit_requests: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,27 @@ class Shortfall:
     left_nano: int | None
     left_tokens: int | None
     message: str
+    left_requests: int | None = None
+
+
+@lru_cache(maxsize=64)
+def _window(window: Window, day: int) -> tuple[int, int]:
+    """Start and end of the calendar window around a day (counted from 1970-01-01)."""
+    moment = datetime.fromtimestamp(day * 86_400, tz=UTC)
+    if window is Window.DAY:
+        start, end = moment, moment + timedelta(days=1)
+    elif window is Window.WEEK:
+        start = moment - timedelta(days=moment.weekday())
+        end = start + timedelta(days=7)
+    else:
+        months = 1 if window is Window.MONTH else 3
+        first = (moment.month - 1) // months * months + 1
+        start = moment.replace(month=first, day=1)
+        following = first + months
+        end = start.replace(
+            year=start.year + (following > 12), month=following - 12 * (following > 12)
+        )
+    return int(start.timestamp()) * 1000, int(end.timestamp()) * 1000
 
 
 def window_of(window: Window, at: int) -> tuple[int, int | None]:
@@ -102,27 +138,12 @@ def window_of(window: Window, at: int) -> tuple[int, int | None]:
     """
     if window is Window.RUN:
         return 0, None
-    moment = datetime.fromtimestamp(at // 1000, tz=UTC)
-    day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    if window is Window.DAY:
-        start, end = day, day + timedelta(days=1)
-    elif window is Window.WEEK:
-        start = day - timedelta(days=day.weekday())
-        end = start + timedelta(days=7)
-    else:
-        months = 1 if window is Window.MONTH else 3
-        first = (day.month - 1) // months * months + 1
-        start = day.replace(month=first, day=1)
-        following = first + months
-        end = start.replace(
-            year=start.year + (following > 12), month=following - 12 * (following > 12)
-        )
-    return int(start.timestamp()) * 1000, int(end.timestamp()) * 1000
+    return _window(window, at // 86_400_000)
 
 
 @lru_cache(maxsize=1024)
 def rule_id(rule: BudgetRule) -> str:
-    """Identity of what a rule counts: name and a hash of its matching part, without its limit."""
+    """Identity of what a rule counts: name and a hash of its matching part, without its limits."""
     matching = [
         rule.window,
         rule.agent,
@@ -131,6 +152,8 @@ def rule_id(rule: BudgetRule) -> str:
         rule.purpose,
         rule.each_agent,
     ]
+    # Later parts only where they say something: what was counted before they existed stays.
+    matching += [part for part in (("user", rule.user), ("tag", rule.tag)) if part[1] != "*"]
     return f"{rule.name}#{content_hash([str(part) for part in matching])[:8]}"
 
 
@@ -141,65 +164,93 @@ def matches(rule: BudgetRule, charge: Charge) -> bool:
         and fnmatchcase(charge.team, rule.team)
         and fnmatchcase(charge.model, rule.model)
         and fnmatchcase(charge.purpose, rule.purpose)
+        and (rule.user == "*" or fnmatchcase(charge.user or "", rule.user))
+        and (rule.tag == "*" or any(fnmatchcase(tag, rule.tag) for tag in charge.tags))
     )
 
 
-def meter(rule: BudgetRule, charge: Charge) -> Meter:
+class Rules:
+    """A policy's budget rules, with what has been found out about whom each is about."""
+
+    def __init__(self, rules: Iterable[BudgetRule]) -> None:
+        self.rules = tuple(rules)
+        self.ids = frozenset(rule_id(rule) for rule in self.rules)
+        self._matching: dict[tuple[Any, ...], tuple[tuple[BudgetRule, str], ...]] = {}
+
+    def matching(self, charge: Charge) -> tuple[tuple[BudgetRule, str], ...]:
+        """The rules that count this charge, each with its identity."""
+        about = (
+            charge.agent,
+            charge.team,
+            charge.model,
+            charge.purpose,
+            charge.user,
+            charge.tags,
+        )
+        found = self._matching.get(about)
+        if found is None:
+            if len(self._matching) >= 4096:
+                self._matching.clear()
+            found = self._matching[about] = tuple(
+                (rule, rule_id(rule)) for rule in self.rules if matches(rule, charge)
+            )
+        return found
+
+    def meters(self, charge: Charge) -> list[Meter]:
+        """Every meter that counts this charge; the run's own comes first."""
+        found = [Meter(RUN_RULE, charge.run, 0)]
+        found.extend(_meter(rule, name, charge) for rule, name in self.matching(charge))
+        return found
+
+    def ceilings(self, limits: Limits, charge: Charge) -> list[Ceiling]:
+        """Every rule over this charge, the run's own limits first (when it has any)."""
+        found: list[Ceiling] = []
+        if limits.max_cost is not None or limits.max_tokens is not None:
+            found.append(
+                Ceiling(
+                    Meter(RUN_RULE, charge.run, 0),
+                    RUN_RULE,
+                    limits.max_cost,
+                    limits.max_tokens,
+                    True,
+                    (),
+                    None,
+                )
+            )
+        for rule, name in self.matching(charge):
+            found.append(
+                Ceiling(
+                    _meter(rule, name, charge),
+                    rule.name,
+                    rule.limit,
+                    rule.tokens,
+                    rule.mode == "enforce",
+                    rule.alert_at,
+                    window_of(rule.window, charge.at)[1],
+                    rule.requests,
+                )
+            )
+        return found
+
+
+def _meter(rule: BudgetRule, name: str, charge: Charge) -> Meter:
     """Where the rule counts this charge."""
     if rule.window is Window.RUN:
-        scope = charge.run
-    else:
-        scope = charge.agent if rule.each_agent else "*"
-    return Meter(rule_id(rule), scope, window_of(rule.window, charge.at)[0])
+        return Meter(name, charge.run, 0)
+    scope = charge.agent if rule.each_agent else "*"
+    return Meter(name, scope, window_of(rule.window, charge.at)[0])
 
 
-def meters(rules: Iterable[BudgetRule], charge: Charge) -> tuple[Meter, ...]:
-    """Every meter that counts this charge; the run's own comes first."""
-    return (
-        Meter(RUN_RULE, charge.run, 0),
-        *(meter(rule, charge) for rule in rules if matches(rule, charge)),
-    )
-
-
-def ceilings(rules: Iterable[BudgetRule], limits: Limits, charge: Charge) -> tuple[Ceiling, ...]:
-    """Every rule over this charge, the run's own limits first (when it has any)."""
-    found: list[Ceiling] = []
-    if limits.max_cost is not None or limits.max_tokens is not None:
-        found.append(
-            Ceiling(
-                Meter(RUN_RULE, charge.run, 0),
-                RUN_RULE,
-                limits.max_cost,
-                limits.max_tokens,
-                enforce=True,
-                alert_at=(),
-                end=None,
-            )
-        )
-    found.extend(
-        Ceiling(
-            meter(rule, charge),
-            rule.name,
-            rule.limit,
-            None,
-            enforce=rule.mode == "enforce",
-            alert_at=rule.alert_at,
-            end=window_of(rule.window, charge.at)[1],
-        )
-        for rule in rules
-        if matches(rule, charge)
-    )
-    return tuple(found)
-
-
-def left(ceiling: Ceiling, total: Total) -> tuple[int | None, int | None]:
-    """Nano-dollars and tokens that the ceiling still covers; None where it sets no limit."""
-    nano = tokens = None
+def left(ceiling: Ceiling, total: Total) -> tuple[int | None, int | None, int | None]:
+    """Nano-dollars, tokens and requests that the ceiling still covers; None: it sets no limit."""
+    nano = tokens = requests = None
     if ceiling.limit_nano is not None:
         nano = max(0, ceiling.limit_nano - total.held_nano - total.spent_nano)
     if ceiling.limit_tokens is not None:
         tokens = max(0, ceiling.limit_tokens - total.held_tokens - total.spent_tokens)
-    return nano, tokens
+    if ceiling.limit_requests is not None:
+        requests = max(0, ceiling.limit_requests - total.held_requests - total.spent_requests)
+    return nano, tokens, requests
 
 
 def admit(
@@ -221,15 +272,15 @@ def admit(
     for ceiling in over:
         if not ceiling.enforce:
             continue
-        nano, tokens = left(ceiling, totals[ceiling.meter])
+        nano, tokens, requests = left(ceiling, totals[ceiling.meter])
         if tokens is not None:
             output = min(output, tokens - input_tokens)
         if nano is not None and output >= floor and cost(input_tokens, output) > nano:
             output = _affordable(cost, input_tokens, nano, low=floor - 1, high=output)
-        if output < floor:
-            return Shortfall(
-                ceiling, nano, tokens, _explain(ceiling, nano, tokens, cost(input_tokens, floor))
-            )
+        if output < floor or requests == 0:
+            need = cost(input_tokens, floor)
+            said = _explain(ceiling, nano, tokens, requests, need)
+            return Shortfall(ceiling, nano, tokens, said, requests)
     return Admission(output, cost(input_tokens, output), input_tokens + output)
 
 
@@ -246,7 +297,9 @@ def _affordable(
     return low
 
 
-def _explain(ceiling: Ceiling, nano: int | None, tokens: int | None, need_nano: int) -> str:
+def _explain(
+    ceiling: Ceiling, nano: int | None, tokens: int | None, requests: int | None, need_nano: int
+) -> str:
     parts = [f"budget `{ceiling.name}` does not cover this call:"]
     if nano is not None:
         parts.append(
@@ -255,6 +308,8 @@ def _explain(ceiling: Ceiling, nano: int | None, tokens: int | None, need_nano: 
         )
     if tokens is not None:
         parts.append(f"{tokens} of {ceiling.limit_tokens} tokens are left.")
+    if requests is not None:
+        parts.append(f"{requests} of {ceiling.limit_requests} requests are left.")
     if ceiling.end is None:
         parts.append("It belongs to the run and does not reset; raise the run's limit.")
     else:
@@ -264,12 +319,15 @@ def _explain(ceiling: Ceiling, nano: int | None, tokens: int | None, need_nano: 
 
 
 def crossed(ceiling: Ceiling, total: Total) -> tuple[int, ...]:
-    """Percentages of the limit that spending has reached; an audit rule always alerts at 100."""
-    if not ceiling.limit_nano:
-        return ()
-    marks = {*ceiling.alert_at} | (set() if ceiling.enforce else {100})
-    reached = total.spent_nano * 100
-    return tuple(mark for mark in sorted(marks) if reached >= mark * ceiling.limit_nano)
+    """Percentages of a limit that spending has reached; an audit rule always alerts at 100."""
+    used = (
+        (total.spent_nano, ceiling.limit_nano),
+        (total.spent_tokens, ceiling.limit_tokens),
+        (total.spent_requests, ceiling.limit_requests),
+    )
+    reached = max((spent * 100 // limit for spent, limit in used if limit), default=0)
+    marks = ceiling.alert_at if ceiling.enforce else (*ceiling.alert_at, 100)
+    return tuple(sorted({mark for mark in marks if reached >= mark}))
 
 
 def recount(rules: Iterable[BudgetRule], rows: Iterable[Mapping[str, Any]]) -> dict[Meter, Total]:
@@ -278,12 +336,13 @@ def recount(rules: Iterable[BudgetRule], rows: Iterable[Mapping[str, Any]]) -> d
     Rows need run, agent, team, target, purpose, reserved_at, state, reserved_nano, cost_nano,
     reserved_tokens, input_tokens and output_tokens (columns of `calls`).
     """
-    rules = tuple(rules)
+    over = Rules(rules)
     totals: dict[Meter, Total] = {}
     for row in rows:
-        charge = charge_of(row)
-        for found in meters(rules, charge):
-            totals[found] = totals.get(found, Total()) + share_of(row)
+        share = share_of(row)
+        for found in over.meters(charge_of(row)):
+            total = totals.setdefault(found, Total())
+            total += share
     return totals
 
 
@@ -295,19 +354,22 @@ def charge_of(row: Mapping[str, Any]) -> Charge:
         team=row["team"],
         model=row["target"],
         purpose=row["purpose"],
-        at=Millis(row["reserved_at"]),
+        at=row["reserved_at"],
+        user=row.get("for_user"),
+        tags=tuple((row.get("tags") or "").split()),
     )
 
 
 def share_of(row: Mapping[str, Any]) -> Total:
     """What one ledger row adds to each of its meters; an unknown row counts at worst case."""
-    if row["state"] == "reserved":
-        return Total(held_nano=row["reserved_nano"], held_tokens=row["reserved_tokens"])
-    if row["state"] == "released":
+    state = row["state"]
+    if state == "released":
         return Total()
-    if row["state"] == "unknown":
-        return Total(spent_nano=row["cost_nano"], spent_tokens=row["reserved_tokens"])
-    return Total(
-        spent_nano=row["cost_nano"],
-        spent_tokens=(row["input_tokens"] or 0) + (row["output_tokens"] or 0),
-    )
+    # Budgets count requests to models; what tools may be called how often are rate limits.
+    requests = 1 if row.get("kind", "model") == "model" else 0
+    if state == "reserved":
+        return Total(row["reserved_nano"], 0, row["reserved_tokens"], 0, requests, 0)
+    if state == "unknown":
+        return Total(0, row["cost_nano"], 0, row["reserved_tokens"], 0, requests)
+    tokens = (row["input_tokens"] or 0) + (row["output_tokens"] or 0)
+    return Total(0, row["cost_nano"], 0, tokens, 0, requests)

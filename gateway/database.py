@@ -15,6 +15,7 @@ from __future__ import annotations
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ class Transaction:
     def execute(self, sql: str, **parameters: object) -> int:
         """Run one statement with `:name` parameters; returns how many rows it changed."""
         return self._connection.execute(sql, parameters).rowcount
+
+    def many(self, sql: str, rows: Sequence[Row]) -> None:
+        """Run one statement once for each row of parameters."""
+        self._connection.executemany(sql, rows)
 
     def read(self, sql: str, **parameters: object) -> list[Row]:
         """All rows of a query, as dicts by column name."""
@@ -169,22 +174,49 @@ class Database:
                 )
 
 
+class Hooks:
+    """What belongs to every group of writes, whatever they are: for whoever keeps in memory what
+    is on disk. All are called on the writer's thread."""
+
+    def begin(self, tx: Transaction) -> None:
+        """Before the first piece of work: see whether other processes have written."""
+
+    def finish(self, tx: Transaction) -> None:
+        """After the last one: hand over what has queued. Raising fails the whole group."""
+
+    def failed(self) -> None:
+        """The commit failed: nothing of the group is durable."""
+
+    def committed(self, size: int, seconds: float) -> None:
+        """The group is durable; how many pieces of work it held, and how long it took."""
+
+
 @dataclass(slots=True)
 class _Job:
     work: Callable[[Transaction], Any]
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    alone: bool
 
 
 class GroupCommit:
     """Durable writes for async callers: queued writes share one commit, with no timer.
 
     `write(work)` returns after the commit that holds it. Each piece of work runs in a savepoint
-    of its own, so one that raises is undone alone and its caller gets the exception.
+    of its own, so one that raises is undone alone and its caller gets the exception. `decide` is
+    for work that raises before it has written anything, or not at all: it needs no savepoint.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self,
+        database: Database,
+        hooks: Hooks | None = None,
+        *,
+        monotonic: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._database = database
+        self._hooks = hooks or Hooks()
+        self._monotonic = monotonic
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
@@ -197,6 +229,13 @@ class GroupCommit:
         Work whose caller was cancelled in the meantime is done all the same. DatabaseError after
         `close`: nobody would ever answer.
         """
+        return await self._queue(work, alone=True)
+
+    def decide(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
+        """Like `write`, for work that writes nothing before it can fail."""
+        return self._queue(work, alone=False)
+
+    def _queue(self, work: Callable[[Transaction], T], *, alone: bool) -> asyncio.Future[T]:
         import asyncio  # here: every quick command opens a database, few of them wait
 
         loop = asyncio.get_running_loop()
@@ -204,8 +243,8 @@ class GroupCommit:
         with self._closing:
             if self._closed:
                 raise DatabaseError("the group commit is closed; nothing more can be written")
-            self._jobs.put(_Job(work, future, loop))
-        return await future
+            self._jobs.put(_Job(work, future, loop, alone))
+        return future
 
     def close(self) -> None:
         """Finish what is queued and stop the writer thread. Closing twice is once."""
@@ -233,30 +272,50 @@ class GroupCommit:
 
     def _commit(self, batch: list[_Job]) -> None:
         results: list[tuple[_Job, Any, BaseException | None]] = []
+        begun = self._monotonic()
         try:
             with self._database.transaction() as tx:
-                for job in batch:
-                    tx.execute("SAVEPOINT job")
-                    try:
-                        results.append((job, job.work(tx), None))
-                    except Exception as error:
-                        # Fails when the error ended the whole transaction: then all of it did.
-                        tx.execute("ROLLBACK TO job")
-                        results.append((job, None, error))
-                    tx.execute("RELEASE job")
+                self._hooks.begin(tx)
+                results.extend(_alone(tx, job) if job.alone else _done(tx, job) for job in batch)
+                self._hooks.finish(tx)
         except Exception as error:
             # The commit itself failed: nothing of the batch is durable, so nobody may go on.
+            self._hooks.failed()
             results = [(job, None, error) for job in batch]
-        for job, value, failure in results:
+        else:
+            self._hooks.committed(len(batch), self._monotonic() - begun)
+        # One wake-up for each event loop, not one for each caller.
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, Any, BaseException | None]]] = {}
+        for result in results:
+            by_loop.setdefault(result[0].loop, []).append(result)
+        for loop, its in by_loop.items():
             # A loop that was closed has nobody left who waits; the others must still be told.
             with suppress(RuntimeError):
-                job.loop.call_soon_threadsafe(_settle, job.future, value, failure)
+                loop.call_soon_threadsafe(_tell, its)
 
 
-def _settle(future: asyncio.Future[Any], value: Any, failure: BaseException | None) -> None:
-    if future.cancelled():
-        return
-    if failure is None:
-        future.set_result(value)
-    else:
-        future.set_exception(failure)
+def _done(tx: Transaction, job: _Job) -> tuple[_Job, Any, BaseException | None]:
+    try:
+        return job, job.work(tx), None
+    except Exception as error:
+        return job, None, error
+
+
+def _alone(tx: Transaction, job: _Job) -> tuple[_Job, Any, BaseException | None]:
+    tx.execute("SAVEPOINT job")
+    done = _done(tx, job)
+    if done[2] is not None:
+        # Fails when the error ended the whole transaction: then all of it did.
+        tx.execute("ROLLBACK TO job")
+    tx.execute("RELEASE job")
+    return done
+
+
+def _tell(results: list[tuple[_Job, Any, BaseException | None]]) -> None:
+    for job, value, failure in results:
+        if job.future.cancelled():
+            continue
+        if failure is None:
+            job.future.set_result(value)
+        else:
+            job.future.set_exception(failure)

@@ -1,65 +1,106 @@
 """A call while it runs: what came so far, for everyone who waits for it.
 
 Several requests may follow one call (a client that lost its connection and asks again with the
-same key); each reads the same events from the beginning.
+same key); each is given the same pieces from the beginning, pushed as they come.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.providers.conversation import Event
 from gateway.refusals import Code, Refusal
-from gateway.values import CallKey, Label, Millis, RunId, StepPath
+from gateway.values import CallKey, Label, Millis, Principal, RunId, StepPath
 
 WATCH_SECONDS = 0.2
 """How often running calls are checked for a revocation or a stop from another process."""
+Sink = Callable[[bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a call that was answered: what the ledger stored, and what this key has cost."""
+    """The end of a call that was answered, and what this key has cost.
 
-    response: Any
-    cost_nano: int
-    input_tokens: int
-    output_tokens: int
-    replayed: bool
+    `response` is a tool's result. A model's answer is `stored` (docs/formats/calls.md); `body` is
+    the response for a client that does not stream and `tail` the end of a stream, where the call
+    was carried out for such a client.
+    """
+
+    cost_nano: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    replayed: bool = False
+    cached: bool = False
+    response: Any = None
+    stored: str = ""
+    body: bytes = b""
+    tail: bytes = b""
 
 
 class LiveCall:
-    """Events and end of one running call. Written by its task, read by any number of followers."""
+    """Pieces and end of one running call. Written by its task, followed by any number of clients.
 
-    def __init__(self, key: CallKey, token_hash: str, request_hash: str) -> None:
+    `streams`: its pieces are a stream in the dialect of the client it was begun for.
+    """
+
+    def __init__(
+        self,
+        key: CallKey,
+        token_hash: str,
+        request_hash: str,
+        *,
+        fresh: bool = False,
+        streams: bool = False,
+        who: Principal | None = None,
+        traceparent: str | None = None,
+        api: str | None = None,
+    ) -> None:
         self.key = key
+        self.who = who
+        self.traceparent = traceparent
+        self.api = api
+        """The client's API; None for a tool call."""
         self.token_hash = token_hash
         self.request_hash = request_hash
+        self.fresh = fresh
+        self.streams = streams
         self.target: str | None = None
         self.label: Label | None = None
         self.effect_key: str | None = None
-        self.events: list[Event] = []
         self.cut: Refusal | None = None
         self.fault: Exception | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.attempts = 0
+        """How often it has been sent, or was about to be."""
+        self.first: float | None = None
+        """When the first piece of the answer came, by a clock that never goes back."""
+        self._pieces: list[bytes] = []
+        self._sinks: list[Sink] = []
         self._end: Finished | Refusal | None = None
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None
+
+    @property
+    def said(self) -> bool:
+        """Has any piece of the answer been given away?"""
+        return bool(self._pieces)
 
     def begin(self, *, target: str, label: Label, effect_key: str | None) -> None:
         """Someone answers: from here on the headers are known."""
         self.target, self.label, self.effect_key = target, label, effect_key
         self._tell()
 
-    def add(self, event: Event) -> None:
+    def add(self, piece: bytes) -> None:
         """A piece of the answer."""
-        self.events.append(event)
-        self._tell()
+        self._pieces.append(piece)
+        for sink in self._sinks:
+            sink(piece)
 
     def finish(self, end: Finished) -> None:
-        """The whole answer is settled."""
-        self._end = end
+        """The whole answer is there."""
+        if self._end is None:
+            self._end = end
         self._tell()
 
     def fail(self, refusal: Refusal) -> None:
@@ -69,33 +110,32 @@ class LiveCall:
         self._tell()
 
     def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+    async def _wait(self) -> None:
+        if self._news is None:
+            self._news = asyncio.Event()
+        await self._news.wait()
 
     async def begun(self) -> None:
         """Wait until there is something to say. Raises Refusal when that is no."""
         while self.target is None and self._end is None:
-            await self._news.wait()
+            await self._wait()
         if self.target is None and isinstance(self._end, Refusal):
             raise self._end
 
-    async def follow(self) -> AsyncIterator[Event]:
-        """Every event from the first one; ends when the call has. Raises Refusal."""
-        position = 0
-        while True:
-            while position < len(self.events):
-                yield self.events[position]
-                position += 1
-            if isinstance(self._end, Refusal):
-                raise self._end
-            if self._end is not None:
-                return
-            await self._news.wait()
+    def follow(self, sink: Sink) -> None:
+        """Give every piece from the first one to `sink`, as they come."""
+        for piece in self._pieces:
+            sink(piece)
+        self._sinks.append(sink)
 
     async def finished(self) -> Finished:
         """Wait for the end. Raises Refusal."""
         while self._end is None:
-            await self._news.wait()
+            await self._wait()
         if isinstance(self._end, Refusal):
             raise self._end
         return self._end
@@ -140,30 +180,38 @@ class LiveCalls:
         """The keys of everything else that is running."""
         return {key for key in self._calls if key != call.key}
 
-    def carry(
-        self,
-        key: CallKey,
-        token_hash: str,
-        request_hash: str,
-        run: Callable[[LiveCall], Awaitable[None]],
-    ) -> LiveCall:
-        """The running call of this key, started if there is none.
+    def carry(self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]) -> LiveCall:
+        """The running call of this key, which is `call` if there is none yet.
 
         Raises Refusal (request_mismatch) when the key is running for another request.
         """
-        found = self._calls.get(key)
+        found = self._calls.get(call.key)
         if found is not None:
-            if found.request_hash != request_hash:
+            if found.request_hash != call.request_hash:
                 raise Refusal(
                     Code.REQUEST_MISMATCH,
-                    f"call {key} is running for another request; a new request needs a new key",
+                    f"call {call.key} is running for another request; a new request needs a new "
+                    "key",
                 )
             return found
-        call = self._calls[key] = LiveCall(key, token_hash, request_hash)
-        call.task = asyncio.create_task(self._guard(call, run), name=f"call {key}")
+        self._add(call)
+        call.task = asyncio.create_task(self._guard(call, run), name=f"call {call.key}")
+        return call
+
+    async def carry_here(
+        self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]
+    ) -> LiveCall:
+        """Carry out a call that nobody else can ask for, in the caller's own task; returns when it
+        has ended. Its key is one that `key` has made."""
+        self._add(call)
+        call.task = asyncio.current_task()
+        await self._guard(call, run)
+        return call
+
+    def _add(self, call: LiveCall) -> None:
+        self._calls[call.key] = call
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="cut what is barred")
-        return call
 
     async def _guard(self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]) -> None:
         try:

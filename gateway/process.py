@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import fcntl
 import json
 import logging
@@ -16,26 +15,27 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from gateway import access, calls, schema
+from gateway import access, door, schema
 from gateway.app import sockets
 from gateway.app.control import ControlApp
-from gateway.app.face import GatewayApp, for_principal
+from gateway.app.face import GatewayApp
+from gateway.app.http import Gate, Handler
+from gateway.app.http import Server as HttpServer
 from gateway.app.sockets import RunSockets
 from gateway.clock import SystemClock
 from gateway.database import Database, DatabaseError, GroupCommit
 from gateway.door import Door
+from gateway.door.books import Memory
 from gateway.keys import Keyring
 from gateway.log import Log, LogHandler
 from gateway.providers.upstream import Upstream, build_client
 from gateway.refusals import Refusal
+from gateway.telemetry import Readings, Telemetry
+from gateway.telemetry.otlp import OtlpSettings
 from gateway.values import Clock
 
 CONTROL = "gateway-control.sock"
@@ -51,19 +51,25 @@ class Settings:
     host: str
     port: int
     drain_seconds: float
+    otlp: OtlpSettings | None
 
 
-def parse(arguments: Sequence[str]) -> Settings:
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Settings from the command line; argparse ends the process (status 2) on wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
     parser.add_argument("--state", type=Path, required=True, help="state directory")
     parser.add_argument("--database", type=Path, help="default: STATE/interlock.sqlite")
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
     parser.add_argument("--drain-seconds", type=float, default=30.0)
+    parser.add_argument("--otlp", metavar="URL", help="OpenTelemetry collector (HTTP) for spans")
     given = parser.parse_args(arguments)
     host, _, port = given.listen.rpartition(":")
     if not host or not port.isdigit():
         parser.error(f"--listen {given.listen}: expected HOST:PORT")
+    try:
+        otlp = OtlpSettings.from_environment(environment, url=given.otlp)
+    except ValueError as error:
+        parser.error(str(error))
     state = given.state.resolve()
     return Settings(
         state=state,
@@ -71,96 +77,82 @@ def parse(arguments: Sequence[str]) -> Settings:
         host=host.strip("[]"),
         port=int(port),
         drain_seconds=given.drain_seconds,
+        otlp=otlp,
     )
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server without its handling of signals: it would kill us after a good end."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._leave)
-        yield
-
-    def _leave(self) -> None:
-        self.should_exit = True
 
 
 async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock, log: Log) -> None:
     """Run until SIGTERM or SIGINT. Raises DatabaseError, OSError (address in use)."""
     database = Database(settings.database)
     database.migrate(schema.MIGRATIONS)
-    with database.transaction() as tx:
-        try:
-            rules = access.current_policy(tx)[1].budgets
-        except Refusal:
-            rules = ()
-        lost = calls.recover(tx, rules=rules, now=clock.now())
-    if lost:
+    telemetry = Telemetry(
+        log.redactor, otlp=settings.otlp, tell=lambda text: log.write("telemetry", text=text)
+    )
+    memory = Memory(telemetry.observe_commit)
+    telemetry.watch(Readings(reservations=lambda: memory.ledger.open))
+    if lost := door.recover(database, memory, clock.now()):
         log.write("recovered", unknown=lost)
-    commits = GroupCommit(database)
+    commits = GroupCommit(database, memory)
     client = build_client()
-    door = Door(database, commits, clock, Upstream(client, Keyring(environment)))
-    app = GatewayApp(door, clock, log, lambda: _unready(database))
+    keyring = Keyring(environment, found=lambda secret: log.redact([secret]))
+    inner = Door(database, commits, memory, clock, Upstream(client, keyring), telemetry)
+    app = GatewayApp(inner, clock, log, telemetry, lambda: _unready(database))
+    loop = asyncio.get_running_loop()
+    gate = Gate(loop.time)
+    leaving = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leaving.set)
 
-    server = _Server(_config(app, settings.drain_seconds))
-    listening: list[asyncio.Server] = []
-
-    async def listen(bound: socket.socket, application: Callable[..., Any]) -> asyncio.Server:
-        config = _config(application, settings.drain_seconds)
-        config.load()
-
-        def protocol() -> asyncio.Protocol:
-            return HttpToolsProtocol(config=config, server_state=server.server_state, app_state={})
-
-        loop = asyncio.get_running_loop()
+    async def listen(
+        bound: socket.socket, handler: Handler, principal: str | None = None
+    ) -> asyncio.Server:
+        server = HttpServer(handler, gate, principal)
         if bound.family == socket.AF_UNIX:
-            return await loop.create_unix_server(protocol, sock=bound)
-        return await loop.create_server(protocol, sock=bound)
+            return await loop.create_unix_server(server.protocol, sock=bound)
+        return await loop.create_server(server.protocol, sock=bound)
 
     runs = RunSockets(
-        settings.state / "sockets",
-        lambda bound, token_hash: listen(bound, for_principal(app, token_hash)),
+        settings.state / "sockets", lambda bound, token_hash: listen(bound, app, token_hash)
     )
     for run, token_hash in access.sockets(database, now=clock.now()):
         await runs.open(run, token_hash)
-    control = ControlApp(runs, commits, door.live, clock)
-    bound = sockets.bind(settings.state, CONTROL, mode=0o600)
-    listening.append(await listen(bound, control))
-
+    control = ControlApp(runs, commits, inner.live, clock)
+    listening = [await listen(sockets.bind(settings.state, CONTROL, mode=0o600), control)]
     tcp = socket.create_server((settings.host, settings.port), backlog=2048)
     host, port = tcp.getsockname()[:2]
+    listening.append(await listen(tcp, app))
     _announce(settings.state, host, port, clock)
     log.write("ready", host=host, port=port, pid=os.getpid())
-    await server.serve(sockets=[tcp])
+
+    sweeping = asyncio.create_task(_sweep(gate), name="close who is slow")
+    await leaving.wait()
 
     runs.stop()
     for other in listening:
         other.close()
-    cut = await door.live.drain(settings.drain_seconds)
+    gate.close()
+    cut = await inner.live.drain(settings.drain_seconds)
+    # What was answered in the last moment still has to reach its client.
+    for _ in range(100):
+        if not gate.connections:
+            break
+        await asyncio.sleep(0.01)
+    gate.abort()
+    sweeping.cancel()
     commits.close()
+    await asyncio.to_thread(telemetry.close, min(5.0, settings.drain_seconds))
     await client.close()
     database.close()
     for name in (READY, CONTROL):
         (settings.state / name).unlink(missing_ok=True)
+    log.close()
     log.write("stopped", cut=cut)
 
 
-def _config(application: Callable[..., Any], drain_seconds: float) -> uvicorn.Config:
-    return uvicorn.Config(
-        application,
-        http="httptools",
-        loop="uvloop",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(drain_seconds) or 1,
-    )
+async def _sweep(gate: Gate) -> None:
+    while True:
+        await asyncio.sleep(1)
+        gate.sweep()
 
 
 def _unready(database: Database) -> str | None:
@@ -194,7 +186,7 @@ def _announce(state: Path, host: str, port: int, clock: Clock) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit codes: 0 stopped in good order, 1 cannot run here (says why), 2 wrong usage."""
-    settings = parse(arguments)
+    settings = parse(arguments, os.environ)
     clock = SystemClock.from_environment(os.environ)
     log = Log(clock, sys.stderr)
     logging.getLogger().addHandler(LogHandler(log))

@@ -22,7 +22,9 @@ PACKAGES = ("gateway", "runner", "reconciler")
 
 PURE = (
     "gateway.budgets",
+    "gateway.limits.limiter",
     "gateway.policy",
+    "gateway.routing",
     "gateway.values",
     "reconciler.approvals.decide",
     "reconciler.approvals.restore",
@@ -268,6 +270,11 @@ def test_layers_and_confinement_hold_on_an_innocent_sketch(sketch: Path) -> None
         ("runner/engine.py", "import docker", "docker only in runner.sandbox"),
         ("gateway/calls.py", "import sqlite3", "sqlite3 and psycopg only in gateway.database"),
         ("runner/client.py", "import httpx", "httpx only in reconciler.forge and checks"),
+        (
+            "gateway/calls.py",
+            "import prometheus_client",
+            "prometheus_client and opentelemetry only in gateway.telemetry",
+        ),
         ("gateway/keys.py", "import yaml", "YAML only in reconciler.config"),
         ("runner/spec.py", "from ruamel.yaml import YAML", "YAML only in reconciler.config"),
     ],
@@ -275,7 +282,13 @@ def test_layers_and_confinement_hold_on_an_innocent_sketch(sketch: Path) -> None
 def test_a_broken_contract_turns_the_linter_red(
     sketch: Path, module: str, line: str, contract: str
 ) -> None:
-    for room in ("gateway/keys", "runner/queue", "reconciler/cli", "reconciler/web"):
+    for room in (
+        "gateway/keys",
+        "gateway/policy",
+        "runner/queue",
+        "reconciler/cli",
+        "reconciler/web",
+    ):
         (sketch / f"{room}.py").touch()
     (sketch / module).write_text(line + "\n")
     outcome = _lint_imports(sketch)

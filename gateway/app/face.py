@@ -1,142 +1,161 @@
 """The endpoints that callers see: routes, credentials, headers, dialects.
 
-`GatewayApp` is an ASGI application. A listener that stands for one principal (a run's socket)
-calls it through `for_principal`, which fixes who is calling before any header is read.
+A listener that stands for one principal (a run's socket) has fixed who is calling before any header
+is read (`Exchange.principal`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from gateway import access
-from gateway.app import exchange
-from gateway.app.exchange import Receive, Scope, Send
-from gateway.door import Door
+from gateway.app.http import Exchange, as_json
+from gateway.door import Door, Head
 from gateway.live import Finished, LiveCall
 from gateway.log import Log, place
 from gateway.mcp import catalogue, server
-from gateway.providers.conversation import Reply
-from gateway.providers.dialects import anthropic, fields, openai
+from gateway.policy import Api
+from gateway.providers import stored
+from gateway.providers.asked import Asked
+from gateway.providers.dialects import anthropic, openai
+from gateway.providers.stored import Frame
 from gateway.refusals import Code, Refusal
+from gateway.telemetry import CONTENT_TYPE, Telemetry
 from gateway.values import Clock
 
-PRINCIPAL = "interlock.token_hash"
-STREAM_KEYS = ("stream", "stream_options")
-"""Left out of the request's hash: streaming or not, it is the same request."""
+APIS: Mapping[str, Api] = {
+    "/v1/chat/completions": "chat",
+    "/v1/responses": "responses",
+    "/v1/embeddings": "embeddings",
+    "/v1/messages": "messages",
+}
+Reply = Callable[[Exchange], Awaitable[None]]
 
 
 class GatewayApp:
-    """One ASGI app for every listener. `ready` tells why the gateway cannot serve, or None."""
+    """One app for every listener. `ready` tells why the gateway cannot serve, or None."""
 
-    def __init__(self, door: Door, clock: Clock, log: Log, ready: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        door: Door,
+        clock: Clock,
+        log: Log,
+        telemetry: Telemetry,
+        ready: Callable[[], str | None],
+    ) -> None:
+        self._telemetry = telemetry
         self._door = door
         self._clock = clock
         self._log = log
         self._ready = ready
+        self._routes: Mapping[tuple[str, str], Reply] = {
+            **{("POST", path): self._model for path in APIS},
+            ("POST", "/mcp"): self._mcp,
+            ("GET", "/mcp"): self._no_stream,
+            ("DELETE", "/mcp"): self._no_stream,
+            ("GET", "/v1/models"): self._models,
+            ("GET", "/healthz"): self._alive,
+            ("HEAD", "/"): self._alive,
+            ("GET", "/readyz"): self._readiness,
+            ("GET", "/metrics"): self._metrics,
+        }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        path, method = scope["path"], scope["method"]
-        dialect: ModuleType = anthropic if _is_anthropic(scope) else openai
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request, whatever happens."""
+        route = self._routes.get((exchange.method, exchange.path))
         try:
-            if path == openai.PATH and method == "POST":
-                await self._model(openai, scope, receive, send)
-            elif path == anthropic.PATH and method == "POST":
-                await self._model(anthropic, scope, receive, send)
-            elif path == "/mcp":
-                await self._mcp(scope, receive, send)
-            elif path == "/v1/models" and method == "GET":
-                await exchange.respond(send, 200, self._models(scope))
-            elif path == "/healthz" or (path == "/" and method == "HEAD"):
-                await exchange.respond(send, 200, {"status": "ok"})
-            elif path == "/readyz":
-                why = self._ready()
-                status = "ready" if why is None else why
-                await exchange.respond(send, 200 if why is None else 503, {"status": status})
-            else:
-                raise Refusal(Code.NOT_FOUND, f"no endpoint {method} {path}")
+            if route is None:
+                raise Refusal(
+                    Code.NOT_FOUND, f"no endpoint {exchange.method} {exchange.path[:200]}"
+                )
+            await route(exchange)
         except Refusal as refusal:
-            await self._refuse(dialect, scope, send, refusal)
-        except ConnectionResetError:
-            return
+            self._refuse(exchange, refusal)
         except Exception as error:
             # The text of an exception may quote a request; its kind and the call are enough.
-            self._log.write("fault", path=path, kind=type(error).__name__, where=place(error))
-            fault = Refusal(Code.INTERNAL_ERROR, "a fault of the gateway")
-            await self._refuse(dialect, scope, send, fault)
+            self._log.write(
+                "fault", path=exchange.path, kind=type(error).__name__, where=place(error)
+            )
+            self._refuse(exchange, Refusal(Code.INTERNAL_ERROR, "a fault of the gateway"))
+
+    async def _alive(self, exchange: Exchange) -> None:
+        exchange.respond(200, b'{"status": "ok"}')
+
+    async def _metrics(self, exchange: Exchange) -> None:
+        # In a thread: thousands of series take a tenth of a second to write.
+        text = await asyncio.to_thread(self._telemetry.metrics)
+        exchange.respond(200, text, content_type=CONTENT_TYPE.encode())
+
+    async def _readiness(self, exchange: Exchange) -> None:
+        why = self._ready()
+        exchange.respond(200 if why is None else 503, as_json({"status": why or "ready"}))
 
     # --- models ---------------------------------------------------------------------------
 
-    async def _model(self, dialect: ModuleType, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = _credential(scope)
-        body = fields.document(await exchange.read_body(receive))
-        request = dialect.read(body)
-        asked = {key: value for key, value in body.items() if key not in STREAM_KEYS}
-        call = await self._door.model(
-            caller,
-            request,
-            request_hash=_hash([dialect.PATH, asked]),
-            key=exchange.header(scope, b"x-interlock-call-key"),
-        )
-        frame = {
-            "model": request.model,
-            "identity": _hash(str(call.key))[:24],
-            "seconds": self._clock.now() // 1000,
-        }
-        if body.get("stream"):
-            options = body.get("stream_options")
-            usage = bool(isinstance(options, dict) and options.get("include_usage"))
-            await self._stream(dialect.Writer(**frame, with_usage=usage), call, send)
+    async def _model(self, exchange: Exchange) -> None:
+        caller = credential(exchange)
+        asked = Asked.read(APIS[exchange.path], exchange.body)
+        call = await self._door.model(caller, asked, head(exchange))
+        if asked.stream:
+            await self._stream(exchange, asked, call)
             return
         end = await self._end(call)
-        reply = dialect.answer(_reply(end.response), **frame)
-        await exchange.respond(send, 200, reply, {**_known(call), **_figures(end)})
+        body = end.body
+        if call.streams:
+            # The call was begun for a client that streams; this one wants the whole of it.
+            body = stored.again(asked, end.stored, self._frame(call, asked))[1].body
+        exchange.respond(200, body, {**_known(call), **_figures(end)})
 
-    async def _stream(self, writer: Any, call: LiveCall, send: Send) -> None:
+    async def _stream(self, exchange: Exchange, asked: Asked, call: LiveCall) -> None:
         try:
             await call.begun()
         except Refusal as refusal:
-            self._log.refused(call, refusal)
-            raise Refusal(
-                refusal.code, refusal.message, **{"call_key": str(call.key), **refusal.facts}
-            ) from None
-        await exchange.begin(
-            send,
+            self._refused(call, refusal)
+            raise _of(call, refusal) from None
+        exchange.begin(
             200,
-            {**_known(call), "cache-control": "no-cache"},
-            content_type="text/event-stream; charset=utf-8",
+            {**_known(call), b"cache-control": b"no-cache"},
+            content_type=b"text/event-stream; charset=utf-8",
         )
+        if call.streams:
+            call.follow(exchange.write)
         try:
-            async for event in call.follow():
-                await exchange.write(send, writer.write(event), more=True)
             end = await self._end(call)
-            last = _reply(end.response).events()[-1]
-            await exchange.write(send, writer.write(last) + writer.end(), more=True)
-            await exchange.write(send, _comment(call, end), more=False)
         except Refusal as refusal:
-            self._log.refused(call, refusal)
-            await exchange.write(send, writer.fail(refusal), more=False)
+            exchange.end(stored.broken(asked, refusal, self._frame(call, asked)))
+            return
+        tail = end.tail
+        if not call.streams:
+            pieces, last = stored.again(asked, end.stored, self._frame(call, asked))
+            tail = b"".join(piece.data for piece in pieces) + last.tail
+        exchange.end(tail + _comment(call, end))
+
+    def _refused(self, call: LiveCall, refusal: Refusal) -> None:
+        self._log.refused(call, refusal)
+        self._door.books.refused("model" if call.api else "tool", call, refusal)
+
+    def _frame(self, call: LiveCall, asked: Asked) -> Frame:
+        return Frame.of(call.key, asked.model, self._clock.now())
 
     async def _end(self, call: LiveCall) -> Finished:
         try:
             end = await call.finished()
         except Refusal as refusal:
-            self._log.refused(call, refusal)
-            facts = {"call_key": str(call.key), **refusal.facts}
-            raise Refusal(refusal.code, refusal.message, **facts) from None
+            self._refused(call, refusal)
+            raise _of(call, refusal) from None
         self._log.answered(call, end)
         return end
 
-    def _models(self, scope: Scope) -> dict[str, Any]:
-        grants, policy = self._door.rights(_credential(scope))
-        names = [name for name in sorted(grants.models) if policy.targets(name)]
+    async def _models(self, exchange: Exchange) -> None:
+        standing, policy = self._door.caller(credential(exchange))
+        names = [n for n in sorted(standing.grants.models) if policy.policy.targets(n)]
         # One shape that both SDKs read: OpenAI's `object`/`created`, Anthropic's `type`/….
-        return {
+        listed = {
             "object": "list",
             "data": [
                 {
@@ -154,117 +173,120 @@ class GatewayApp:
             "first_id": names[0] if names else None,
             "last_id": names[-1] if names else None,
         }
+        exchange.respond(200, as_json(listed))
 
     # --- tools ----------------------------------------------------------------------------
 
-    async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            # The stream of server messages and the end of a session: this server has neither.
-            headers = {"allow": "POST"}
-            await exchange.respond(send, 405, None, headers)
-            return
+    async def _no_stream(self, exchange: Exchange) -> None:
+        # The stream of server messages and the end of a session: this server has neither.
+        exchange.respond(405, b"", {b"allow": b"POST"})
+
+    async def _mcp(self, exchange: Exchange) -> None:
         try:
-            caller = _credential(scope)
-            grants, policy = self._door.rights(caller)
-            message = server.parse(await exchange.read_body(receive))
+            caller = credential(exchange)
+            standing, policy = self._door.caller(caller)
+            message = server.parse(exchange.body)
         except server.Malformed as malformed:
-            await exchange.respond(send, 400, malformed.answer)
+            exchange.respond(400, as_json(malformed.answer))
             return
         except Refusal as refusal:
             status = 401 if refusal.code is Code.UNAUTHENTICATED else 200
-            await exchange.respond(send, status, server.refused(None, refusal))
+            exchange.respond(status, as_json(server.refused(None, refusal)))
             return
         if message.notification:
-            await exchange.respond(send, 202, None)
+            exchange.respond(202, b"")
         elif message.method == "initialize":
-            await exchange.respond(send, 200, server.initialize(message))
+            exchange.respond(200, as_json(server.initialize(message)))
         elif message.method == "ping":
-            await exchange.respond(send, 200, server.success(message.id, {}))
+            exchange.respond(200, as_json(server.success(message.id, {})))
         elif message.method == "tools/list":
-            listed = {"tools": catalogue.listing(grants, policy)}
-            await exchange.respond(send, 200, server.success(message.id, listed))
+            listed = {"tools": catalogue.listing(standing.grants, policy.policy)}
+            exchange.respond(200, as_json(server.success(message.id, listed)))
         elif message.method == "tools/call":
-            await self._tool(caller, message, scope, send)
+            await self._tool(caller, message, exchange)
         else:
             unknown = server.failure(
                 message.id, server.METHOD_NOT_FOUND, f"unknown method {message.method}"
             )
-            await exchange.respond(send, 200, unknown)
+            exchange.respond(200, as_json(unknown))
 
-    async def _tool(self, caller: str, message: server.Message, scope: Scope, send: Send) -> None:
+    async def _tool(self, caller: str, message: server.Message, exchange: Exchange) -> None:
         name, arguments = message.params.get("name"), message.params.get("arguments") or {}
         if not isinstance(name, str) or not isinstance(arguments, dict):
             wrong = server.failure(
                 message.id, server.INVALID_PARAMS, "`name` is a string, `arguments` an object"
             )
-            await exchange.respond(send, 200, wrong)
+            exchange.respond(200, as_json(wrong))
             return
-        known: dict[str, str] = {}
+        known: dict[bytes, bytes] = {}
         try:
             call = await self._door.tool(
                 caller,
                 catalogue.canonical(name),
                 arguments,
                 request_hash=_hash(["/mcp", catalogue.canonical(name), arguments]),
-                key=exchange.header(scope, b"x-interlock-call-key"),
+                head=head(exchange),
             )
-            known = {"X-Interlock-Call-Key": str(call.key)}
+            known = _known(call)
             end = await self._end(call)
         except Refusal as refusal:
-            await exchange.respond(send, 200, server.refused(message.id, refusal), known)
+            exchange.respond(200, as_json(server.refused(message.id, refusal)), known)
             return
         headers = {**_known(call), **_figures(end)}
-        await exchange.respond(send, 200, server.success(message.id, end.response), headers)
+        exchange.respond(200, as_json(server.success(message.id, end.response)), headers)
 
     # --- refusals -------------------------------------------------------------------------
 
-    async def _refuse(
-        self, dialect: ModuleType, scope: Scope, send: Send, refusal: Refusal
-    ) -> None:
-        headers = {} if refusal.retryable else {"x-should-retry": "false"}
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        if "call_key" not in refusal.facts:
+            self._log.write("refused", path=exchange.path[:200], code=str(refusal.code))
+            self._door.books.refused("tool" if exchange.path == "/mcp" else "model", None, refusal)
+        headers: dict[bytes, bytes] = {} if refusal.retryable else {b"x-should-retry": b"false"}
         if "retry_after" in refusal.facts:
-            headers["retry-after"] = str(refusal.facts["retry_after"])
+            headers[b"retry-after"] = str(refusal.facts["retry_after"]).encode()
         if "call_key" in refusal.facts:
-            headers["X-Interlock-Call-Key"] = str(refusal.facts["call_key"])
-        self._log.write("refused", path=scope["path"], code=str(refusal.code))
-        await exchange.respond(send, refusal.status, dialect.error(refusal), headers)
+            headers[b"X-Interlock-Call-Key"] = str(refusal.facts["call_key"]).encode()
+        dialect = anthropic if _is_anthropic(exchange) else openai
+        if exchange.begun:
+            exchange.abort()
+        else:
+            exchange.respond(refusal.status, as_json(dialect.error(refusal)), headers)
 
 
-def for_principal(app: GatewayApp, token_hash: str) -> Callable[..., Any]:
-    """The app as one principal sees it: whatever headers say, this is who calls."""
-
-    async def bound(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, PRINCIPAL: token_hash}, receive, send)
-
-    return bound
+def head(exchange: Exchange) -> Head:
+    """What comes with a request besides its body."""
+    return Head(exchange.header(b"x-interlock-call-key"), exchange.header(b"traceparent"))
 
 
-def _credential(scope: Scope) -> str:
+def credential(exchange: Exchange) -> str:
     """The token hash of whoever calls. Raises Refusal (unauthenticated)."""
-    fixed = scope.get(PRINCIPAL)
-    if isinstance(fixed, str):
-        return fixed
-    bearer = exchange.header(scope, b"authorization") or ""
-    scheme, _, token = bearer.partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        token = exchange.header(scope, b"x-api-key") or ""
-    if not token:
+    if exchange.principal is not None:
+        return exchange.principal
+    bearer = exchange.headers.get(b"authorization", b"")
+    return _hash_of(bearer, exchange.headers.get(b"x-api-key", b""))
+
+
+@lru_cache(maxsize=4096)
+def _hash_of(bearer: bytes, api_key: bytes) -> str:
+    scheme, _, token = bearer.partition(b" ")
+    if scheme.lower() != b"bearer" or not token.strip():
+        token = api_key
+    if not token.strip():
         raise Refusal(
             Code.UNAUTHENTICATED,
             "no credentials: send the run's token as `Authorization: Bearer` or `x-api-key`, or "
             "connect to the run's socket",
         )
-    return access.hash_token(token.strip())
+    return access.hash_token(token.strip().decode("latin-1"))
 
 
-def _is_anthropic(scope: Scope) -> bool:
-    if scope["path"] == anthropic.PATH:
-        return True
-    return exchange.header(scope, b"anthropic-version") is not None
+def _is_anthropic(exchange: Exchange) -> bool:
+    return exchange.path.startswith(anthropic.PATH) or b"anthropic-version" in exchange.headers
 
 
-def _reply(response: Any) -> Reply:
-    return Reply.from_json(response)
+def _of(call: LiveCall, refusal: Refusal) -> Refusal:
+    """The same refusal, with the key of the call it is about."""
+    return Refusal(refusal.code, refusal.message, **{"call_key": str(call.key), **refusal.facts})
 
 
 def _hash(value: Any) -> str:
@@ -272,24 +294,24 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _known(call: LiveCall) -> dict[str, str]:
-    headers = {"X-Interlock-Call-Key": str(call.key)}
+def _known(call: LiveCall) -> dict[bytes, bytes]:
+    headers = {b"X-Interlock-Call-Key": str(call.key).encode()}
     if call.target is not None:
-        headers["X-Interlock-Model"] = call.target
+        headers[b"X-Interlock-Model"] = call.target.encode()
     if call.label is not None:
-        headers["X-Interlock-Label"] = str(call.label)
+        headers[b"X-Interlock-Label"] = str(call.label).encode()
     if call.effect_key is not None:
-        headers["X-Interlock-Effect-Key"] = call.effect_key
+        headers[b"X-Interlock-Effect-Key"] = call.effect_key.encode()
     return headers
 
 
-def _figures(end: Finished) -> dict[str, str]:
+def _figures(end: Finished) -> dict[bytes, bytes]:
     headers = {
-        "X-Interlock-Cost-Nano": str(end.cost_nano),
-        "X-Interlock-Tokens": f"{end.input_tokens},{end.output_tokens}",
+        b"X-Interlock-Cost-Nano": str(end.cost_nano).encode(),
+        b"X-Interlock-Tokens": b"%d,%d" % (end.input_tokens, end.output_tokens),
     }
     if end.replayed:
-        headers["X-Interlock-Replayed"] = "1"
+        headers[b"X-Interlock-Replayed"] = b"1"
     return headers
 
 

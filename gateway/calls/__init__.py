@@ -3,7 +3,7 @@
 `calls` is the truth for money; the runner's journal is the truth for steps; `CallKey` joins them.
 A row is born `reserved`, durable before the request leaves the machine, and ends `settled`,
 `released` (not sent, or the other side refused it and did nothing) or `unknown` (sent, answer
-lost: charged at worst case). The row format is frozen as interlock.calls/1
+lost: charged at worst case). The row format is frozen as interlock.calls/2
 (docs/formats/calls.md).
 """
 
@@ -11,43 +11,36 @@ from __future__ import annotations
 
 from gateway.calls.ledger import (
     Ask,
+    Ledger,
     Settlement,
     alert,
     attempts,
-    charge,
-    lose,
+    charge_of,
     of_run,
-    recover,
-    release,
-    reserve,
     run_label,
-    settle,
+    stored,
     summary,
 )
 from gateway.calls.schema import MIGRATIONS, CallState
 from gateway.calls.standing import Next, Stored, standing
-from gateway.calls.windows import audit
-from gateway.calls.windows import read as totals
+from gateway.calls.windows import audit, count_again
 
 __all__ = [
     "MIGRATIONS",
     "Ask",
     "CallState",
+    "Ledger",
     "Next",
     "Settlement",
     "Stored",
     "alert",
     "attempts",
     "audit",
-    "charge",
-    "lose",
+    "charge_of",
+    "count_again",
     "of_run",
-    "recover",
-    "release",
-    "reserve",
     "run_label",
-    "settle",
     "standing",
+    "stored",
     "summary",
-    "totals",
 ]

@@ -110,4 +110,43 @@ MIGRATIONS = (
             "DELETE FROM current_policy",
         ),
     ),
+    Migration(
+        "gateway",
+        3,
+        (
+            "ALTER TABLE calls ADD COLUMN for_user TEXT",
+            "ALTER TABLE calls ADD COLUMN tags TEXT",
+            "ALTER TABLE calls ADD COLUMN provider TEXT",
+            "ALTER TABLE calls ADD COLUMN api TEXT",
+            "ALTER TABLE calls ADD COLUMN cache_write_tokens BIGINT",
+            "ALTER TABLE calls ADD COLUMN audio_tokens BIGINT",
+            "ALTER TABLE calls ADD COLUMN begun_at BIGINT",
+            "ALTER TABLE calls ADD COLUMN cached_from TEXT",
+            "ALTER TABLE tokens ADD COLUMN for_user TEXT",
+            "ALTER TABLE tokens ADD COLUMN tags TEXT",
+            "ALTER TABLE budget_windows ADD COLUMN held_requests BIGINT NOT NULL DEFAULT 0",
+            "ALTER TABLE budget_windows ADD COLUMN spent_requests BIGINT NOT NULL DEFAULT 0",
+            # Counted again: they say nothing of requests.
+            "DELETE FROM budget_windows",
+            # Moved by whoever changes what a call may do (revokes, stops, publishes): the gateway
+            # keeps all of it in memory for as long as this number stands still.
+            """CREATE TABLE access_epoch (
+                id BIGINT PRIMARY KEY CHECK (id = 1), epoch BIGINT NOT NULL
+            )""",
+            "INSERT INTO access_epoch (id, epoch) VALUES (1, 0)",
+            # Where rate limits stood, so that a restart does not begin a day's window anew.
+            """CREATE TABLE rate_limits (
+                rule TEXT NOT NULL, scope TEXT NOT NULL, kind TEXT NOT NULL, tat BIGINT NOT NULL,
+                PRIMARY KEY (rule, scope, kind)
+            )""",
+            # Which settled call answers an equal request, and until when.
+            """CREATE TABLE cached_answers (
+                cache TEXT NOT NULL, namespace TEXT NOT NULL, request_hash TEXT NOT NULL,
+                run TEXT NOT NULL, step TEXT NOT NULL, call BIGINT NOT NULL,
+                attempt BIGINT NOT NULL, expires_at BIGINT NOT NULL,
+                PRIMARY KEY (cache, namespace, request_hash)
+            )""",
+            "CREATE INDEX cached_until ON cached_answers (expires_at)",
+        ),
+    ),
 )

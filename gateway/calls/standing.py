@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from gateway.calls.ledger import Ask, attempts, lose
+from gateway.budgets import Rules
+from gateway.calls.ledger import STOPPED, Ask, Ledger, attempts
 from gateway.calls.schema import CallState
 from gateway.database import Row, Transaction
-from gateway.policy import BudgetRule
 from gateway.refusals import Code, Refusal
 from gateway.values import AgentName, CallKey, EffectKey, Millis, RunId, StepPath
 
@@ -30,10 +30,11 @@ class Next:
 
 def standing(
     tx: Transaction,
+    ledger: Ledger,
     ask: Ask,
     *,
     live: Collection[CallKey],
-    rules: Sequence[BudgetRule],
+    rules: Rules,
     now: Millis,
 ) -> Stored | Next | Refusal:
     """What the ledger says about sending this request now. Decides at-most-once.
@@ -41,6 +42,9 @@ def standing(
     `live` are the keys this process is carrying out at this moment, without this one. A refusal
     is returned, not raised, because what was written here (an attempt found lost) must stay.
     """
+    if ask.fresh and not ask.changes:
+        return Next(0, None)
+    ledger.write(tx)
     rows = attempts(tx, ask.key)
     if rows and rows[0]["request_hash"] != ask.request_hash:
         return Refusal(
@@ -49,7 +53,7 @@ def standing(
         )
     if rows and rows[-1]["state"] == CallState.RESERVED:
         # Nobody here carries it out, so the process that did is gone: nobody will ever know.
-        lose(tx, rows[-1], error="the gateway stopped before the answer", rules=rules, now=now)
+        ledger.lose(tx, rows[-1], error=STOPPED, rules=rules, now=now)
         rows[-1]["state"] = CallState.UNKNOWN
     if rows and rows[-1]["state"] == CallState.SETTLED:
         return Stored(rows[-1])
@@ -58,7 +62,7 @@ def standing(
     effect = rows[0]["effect_key"] if rows else None
     if ask.changes:
         effect = effect or str(_effect(tx, ask))
-        elsewhere = _same_effect(tx, ask, effect, live=live, rules=rules, now=now)
+        elsewhere = _same_effect(tx, ledger, ask, effect, live=live, rules=rules, now=now)
         if elsewhere is not None:
             return elsewhere
     return Next(rows[-1]["attempt"] + 1 if rows else 0, effect)
@@ -89,11 +93,12 @@ def _effect(tx: Transaction, ask: Ask) -> EffectKey:
 
 def _same_effect(
     tx: Transaction,
+    ledger: Ledger,
     ask: Ask,
     effect: str,
     *,
     live: Collection[CallKey],
-    rules: Sequence[BudgetRule],
+    rules: Rules,
     now: Millis,
 ) -> Stored | Refusal | None:
     """The same effect under another call key: another run or release of this occurrence."""
@@ -118,8 +123,8 @@ def _same_effect(
                 retry_after=1,
             )
         if row["state"] == CallState.RESERVED:
-            lose(tx, row, error="the gateway stopped before the answer", rules=rules, now=now)
-            row["error"] = "the gateway stopped before the answer"
+            ledger.lose(tx, row, error=STOPPED, rules=rules, now=now)
+            row["error"] = STOPPED
         if not ask.repeatable:
             return _unknown(ask, row)
     return None

@@ -1,115 +1,169 @@
-"""Running totals of each budget window: a cache of the ledger, moved in the ledger's transactions.
+"""Running totals of each budget window: a cache of the ledger, in memory and on disk.
 
-The hot path asks one row instead of summing the ledger. `audit` proves that both say the same.
+The hot path looks into memory instead of summing the ledger. Totals of calendar windows are written
+in the transaction of the rows they count, so that a restart does not read a quarter's ledger; those
+of single runs are counted again when needed. `audit` proves that both say the same. Belongs to the
+one thread that writes the ledger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from gateway import budgets
-from gateway.budgets import Meter, Total
+from gateway.budgets import Meter, Rules, Total
 from gateway.database import Transaction
 from gateway.policy import BudgetRule
 from gateway.values import content_hash
 
 COUNTED = (
-    "SELECT run, agent, team, target, purpose, reserved_at, state, reserved_nano, cost_nano,"
-    " reserved_tokens, input_tokens, output_tokens FROM calls"
+    "SELECT run, kind, agent, team, for_user, tags, target, purpose, reserved_at, state,"
+    " reserved_nano, cost_nano, reserved_tokens, input_tokens, output_tokens FROM calls"
 )
 """What counting needs; answers stay on disk."""
+MOST_KEPT = 50_000
+"""Totals kept in memory; beyond it all are forgotten, and looked up again when asked for."""
+_FIELDS = ("held_nano", "spent_nano", "held_tokens", "spent_tokens", "held_requests",
+           "spent_requests")  # fmt: skip
+_WRITE = (
+    f"INSERT INTO budget_windows (rule, scope, window_start, {', '.join(_FIELDS)}) VALUES"  # noqa: S608
+    f" (:rule, :scope, :start, {', '.join(':' + name for name in _FIELDS)})"
+    " ON CONFLICT (rule, scope, window_start) DO UPDATE SET "
+    + ", ".join(f"{name} = :{name}" for name in _FIELDS)
+)
 
 
-def read(
-    tx: Transaction, wanted: Sequence[Meter], *, rules: Sequence[BudgetRule]
-) -> dict[Meter, Total]:
-    """The running totals of these meters; one seen for the first time is counted in the ledger."""
-    rebase(tx, rules)
-    found: dict[Meter, Total] = {}
-    for meter in wanted:
-        kept = total(tx, meter)
-        if kept is None:
-            kept = _count(tx, meter, rules)
-            tx.execute(
-                "INSERT INTO budget_windows (rule, scope, window_start, held_nano, spent_nano,"
-                " held_tokens, spent_tokens) VALUES (:rule, :scope, :start, :held_nano,"
-                " :spent_nano, :held_tokens, :spent_tokens)",
+class Windows:
+    """The totals of one ledger. Nothing here is written before `write`.
+
+    `before_reading` is called before the ledger is read: it writes what has queued.
+    """
+
+    def __init__(self, before_reading: Callable[[Transaction], None]) -> None:
+        self._before_reading = before_reading
+        self._totals: dict[Meter, Total] = {}
+        self._changed: set[Meter] = set()
+        self._basis: frozenset[str] | None = None
+
+    def total(self, tx: Transaction, meter: Meter, *, rules: Rules) -> Total:
+        """The running total of a meter; one seen for the first time is counted in the ledger."""
+        self._rebase(tx, rules)
+        found = self._known(tx, meter)
+        if found is None:
+            self._before_reading(tx)
+            found = self._totals[meter] = _count(tx, meter, rules)
+            self._changed.add(meter)
+        return found
+
+    def move(self, tx: Transaction, meters: Iterable[Meter], delta: Total, *, rules: Rules) -> None:
+        """Add to these totals. One that nobody has asked for yet is not kept: it is counted from
+        the ledger, and this row with it, when somebody does."""
+        self._rebase(tx, rules)
+        for meter in meters:
+            found = self._totals.get(meter) or self._known(tx, meter)
+            if found is not None:
+                found += delta
+                self._changed.add(meter)
+
+    def write(self, tx: Transaction) -> None:
+        """Put what has changed on disk."""
+        if not self._changed:
+            return
+        rows = [
+            {"rule": meter.rule, "scope": meter.scope, "start": meter.start}
+            | {name: getattr(total, name) for name in _FIELDS}
+            for meter in self._changed
+            if meter.start and (total := self._totals.get(meter)) is not None
+        ]
+        if rows:
+            tx.many(_WRITE, rows)
+        self._changed.clear()
+        if len(self._totals) > MOST_KEPT:
+            self._totals.clear()
+
+    def forget(self) -> None:
+        """Memory may be wrong (a commit failed, or another process wrote): look it up again."""
+        self._totals.clear()
+        self._changed.clear()
+        self._basis = None
+
+    def _known(self, tx: Transaction, meter: Meter) -> Total | None:
+        found = self._totals.get(meter)
+        if found is None and meter.start:
+            row = tx.one(
+                f"SELECT {', '.join(_FIELDS)} FROM budget_windows"  # noqa: S608
+                " WHERE rule = :rule AND scope = :scope AND window_start = :start",
                 rule=meter.rule,
                 scope=meter.scope,
                 start=meter.start,
-                held_nano=kept.held_nano,
-                spent_nano=kept.spent_nano,
-                held_tokens=kept.held_tokens,
-                spent_tokens=kept.spent_tokens,
             )
-        found[meter] = kept
-    return found
+            if row is not None:
+                found = self._totals[meter] = Total(**row)
+        return found
 
+    def _rebase(self, tx: Transaction, rules: Rules) -> None:
+        """Drop totals of rules that are no longer in the set: calls settle without them from then
+        on. Such a rule is counted again from the ledger when it comes back."""
+        if self._basis == rules.ids:
+            return
+        basis = content_hash([*sorted(rules.ids)])
+        row = tx.one("SELECT rules FROM budget_basis WHERE id = 1")
+        if row is None or row["rules"] != basis:
+            for known in tx.read("SELECT DISTINCT rule FROM budget_windows"):
+                if known["rule"] not in rules.ids:
+                    tx.execute("DELETE FROM budget_windows WHERE rule = :rule", rule=known["rule"])
+            tx.execute(
+                "INSERT INTO budget_basis (id, rules) VALUES (1, :rules)"
+                " ON CONFLICT (id) DO UPDATE SET rules = :rules",
+                rules=basis,
+            )
+        kept = {*rules.ids, budgets.RUN_RULE}
+        for meter in [meter for meter in self._totals if meter.rule not in kept]:
+            del self._totals[meter]
+        self._changed &= self._totals.keys()
+        self._basis = rules.ids
 
-def total(tx: Transaction, meter: Meter) -> Total | None:
-    """The total as it is kept; None when the meter has not been opened."""
-    row = tx.one(
-        "SELECT held_nano, spent_nano, held_tokens, spent_tokens FROM budget_windows"
-        " WHERE rule = :rule AND scope = :scope AND window_start = :start",
-        rule=meter.rule,
-        scope=meter.scope,
-        start=meter.start,
-    )
-    return Total(**row) if row else None
-
-
-def _count(tx: Transaction, meter: Meter, rules: Sequence[BudgetRule]) -> Total:
-    if meter.rule == budgets.RUN_RULE or meter.start == 0:
-        rows = tx.read(f"{COUNTED} WHERE run = :run", run=meter.scope)
-    else:
-        rows = tx.read(f"{COUNTED} WHERE reserved_at >= :start", start=meter.start)
-    return budgets.recount(rules, rows).get(meter, Total())
-
-
-def move(tx: Transaction, meter: Meter, delta: Total) -> None:
-    """Add to a total that is kept; one that is not is counted from the ledger when needed."""
-    tx.execute(
-        "UPDATE budget_windows SET held_nano = held_nano + :held_nano,"
-        " spent_nano = spent_nano + :spent_nano, held_tokens = held_tokens + :held_tokens,"
-        " spent_tokens = spent_tokens + :spent_tokens"
-        " WHERE rule = :rule AND scope = :scope AND window_start = :start",
-        rule=meter.rule,
-        scope=meter.scope,
-        start=meter.start,
-        held_nano=delta.held_nano,
-        spent_nano=delta.spent_nano,
-        held_tokens=delta.held_tokens,
-        spent_tokens=delta.spent_tokens,
-    )
-
-
-def rebase(tx: Transaction, rules: Sequence[BudgetRule]) -> None:
-    """Drop totals of rules that are no longer in the set; see `budget_basis`."""
-    names = sorted({budgets.rule_id(rule) for rule in rules})
-    basis = content_hash([*names])
-    row = tx.one("SELECT rules FROM budget_basis WHERE id = 1")
-    if row is not None and row["rules"] == basis:
-        return
-    kept = {*names, budgets.RUN_RULE}
-    for known in tx.read("SELECT DISTINCT rule FROM budget_windows"):
-        if known["rule"] not in kept:
-            tx.execute("DELETE FROM budget_windows WHERE rule = :rule", rule=known["rule"])
-    tx.execute(
-        "INSERT INTO budget_basis (id, rules) VALUES (1, :rules)"
-        " ON CONFLICT (id) DO UPDATE SET rules = :rules",
-        rules=basis,
-    )
+    def audit(self, tx: Transaction, rules: Rules) -> dict[Meter, tuple[Total, Total]]:
+        """What memory has otherwise than the ledger: (kept, counted). Empty is the proof."""
+        self._rebase(tx, rules)
+        self._before_reading(tx)
+        counted = budgets.recount(rules.rules, tx.read(COUNTED))
+        return _differing(self._totals.items(), counted)
 
 
 def audit(tx: Transaction, rules: Sequence[BudgetRule]) -> dict[Meter, tuple[Total, Total]]:
-    """Meters whose running total differs from the ledger: (kept, counted). Empty is the proof."""
-    rebase(tx, rules)
+    """Totals on disk that differ from the ledger: (kept, counted). Empty is the proof."""
+    ids = Rules(rules).ids
     counted = budgets.recount(rules, tx.read(COUNTED))
-    wrong: dict[Meter, tuple[Total, Total]] = {}
-    for row in tx.read("SELECT * FROM budget_windows"):
-        meter = Meter(row["rule"], row["scope"], row["window_start"])
-        kept = Total(row["held_nano"], row["spent_nano"], row["held_tokens"], row["spent_tokens"])
-        truth = counted.get(meter, Total())
-        if kept != truth:
-            wrong[meter] = (kept, truth)
-    return wrong
+    kept = (
+        (
+            Meter(row["rule"], row["scope"], row["window_start"]),
+            Total(**{name: row[name] for name in _FIELDS}),
+        )
+        for row in tx.read("SELECT * FROM budget_windows")
+        if row["rule"] in ids
+    )
+    return _differing(kept, counted)
+
+
+def count_again(tx: Transaction) -> None:
+    """Somebody else than the gateway wrote to the ledger: no total on disk may be believed."""
+    tx.execute("DELETE FROM budget_windows")
+
+
+def _differing(
+    kept: Iterable[tuple[Meter, Total]], counted: dict[Meter, Total]
+) -> dict[Meter, tuple[Total, Total]]:
+    return {
+        meter: (total, truth)
+        for meter, total in kept
+        if total != (truth := counted.get(meter, Total()))
+    }
+
+
+def _count(tx: Transaction, meter: Meter, rules: Rules) -> Total:
+    if meter.start == 0:
+        rows = tx.read(f"{COUNTED} WHERE run = :run", run=meter.scope)
+    else:
+        rows = tx.read(f"{COUNTED} WHERE reserved_at >= :start", start=meter.start)
+    return budgets.recount(rules.rules, rows).get(meter, Total())

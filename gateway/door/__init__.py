@@ -1,57 +1,77 @@
 """The one way in: what happens to every call, in order.
 
-    authenticate → principal → stopped/revoked → grant ∩ policy → replay by key → effect key
-    → budget reservation → route → stream → settle → ledger
+    authenticate → principal → stopped/revoked → grant ∩ policy → rate limits → replay by key
+    → guardrails → effect key → approval → budget reservation → cache → route → stream
+    → guardrails → settle → ledger
 
 Model calls (`models`) and tool calls (`tools`) each go through it on one screen; what every call
-shares, from the deciding transaction to the ledger, is in `books`. Everything up to the
-reservation happens in one transaction, so a revocation, a stop, a tighter policy or a lower budget
-that commits first always wins. A call runs as a task of its own: a client that goes away does not
-end it, and one that comes back with the same key finds it (`LiveCall`) or its stored answer.
+shares, from the deciding transaction to the ledger, is in `books`. Everything from who calls to the
+reservation is decided in one transaction, so a revocation, a stop, a tighter policy or a lower
+budget that commits first always wins. A call runs as a task of its own: a client that goes away
+does not end it, and one that comes back with the same key finds it (`LiveCall`) or its stored
+answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from gateway import access
+from gateway.access.directory import InForce, Standing
+from gateway.budgets import Rules
 from gateway.database import Database, GroupCommit
-from gateway.door.books import Books
+from gateway.door.books import Books, Memory
 from gateway.door.models import ModelCalls
 from gateway.door.tools import ToolCalls
 from gateway.live import LiveCall, LiveCalls
-from gateway.policy import Grants, Policy
-from gateway.providers.conversation import ModelRequest
+from gateway.providers.asked import Asked
 from gateway.providers.upstream import Upstream
-from gateway.values import Clock, RunId
+from gateway.refusals import Refusal
+from gateway.telemetry import Telemetry
+from gateway.values import Clock, Millis
+
+__all__ = ["Door", "Head", "Memory", "recover"]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What comes with a request besides its body: the key of the call and the caller's trace."""
+
+    key: str | None = None
+    traceparent: str | None = None
 
 
 class Door:
     """Carries out calls. One per process; not thread-safe, belongs to its event loop."""
 
     def __init__(
-        self, database: Database, commits: GroupCommit, clock: Clock, upstream: Upstream
+        self,
+        database: Database,
+        commits: GroupCommit,
+        memory: Memory,
+        clock: Clock,
+        upstream: Upstream,
+        telemetry: Telemetry,
     ) -> None:
-        self._database = database
-        self._clock = clock
         self.live = LiveCalls(
-            lambda hashes: access.barred_among(database, hashes, now=clock.now()), clock.now()
+            lambda hashes: memory.directory.barred_among(database, hashes, now=clock.now()),
+            clock.now(),
         )
-        books = Books(commits, clock, self.live)
-        self._models = ModelCalls(books, upstream)
-        self._tools = ToolCalls(books, upstream)
+        self.books = Books(database, commits, memory, clock, self.live, telemetry)
+        self._models = ModelCalls(self.books, upstream)
+        self._tools = ToolCalls(self.books, upstream)
 
-    async def model(
-        self, token_hash: str, request: ModelRequest, *, request_hash: str, key: str | None
-    ) -> LiveCall:
+    async def model(self, token_hash: str, asked: Asked, head: Head) -> LiveCall:
         """Start (or find) a model call. Raises Refusal when it is refused before it begins."""
-        return self.live.carry(
-            self.live.key(self._run_of(token_hash), key),
-            token_hash,
-            request_hash,
-            lambda call: self._models.carry_out(call, request),
-        )
+        call = self._call(token_hash, asked.digest, head, streams=asked.stream, api=asked.api)
+
+        def carry_out(call: LiveCall) -> Awaitable[None]:
+            return self._models.carry_out(call, asked)
+
+        if call.fresh and not asked.stream:
+            return await self.live.carry_here(call, carry_out)
+        return self.live.carry(call, carry_out)
 
     async def tool(
         self,
@@ -60,22 +80,47 @@ class Door:
         arguments: Mapping[str, Any],
         *,
         request_hash: str,
-        key: str | None,
+        head: Head,
     ) -> LiveCall:
         """Start (or find) a call of `server.tool`. Raises Refusal like `model`."""
-        return self.live.carry(
-            self.live.key(self._run_of(token_hash), key),
+        call = self._call(token_hash, request_hash, head)
+        return self.live.carry(call, lambda call: self._tools.carry_out(call, name, arguments))
+
+    def caller(self, token_hash: str) -> tuple[Standing, InForce]:
+        """Who calls and what may be reached now, for listings. Raises Refusal."""
+        return self.books.caller(token_hash, certainly=True)
+
+    def _call(
+        self,
+        token_hash: str,
+        request_hash: str,
+        head: Head,
+        *,
+        streams: bool = False,
+        api: str | None = None,
+    ) -> LiveCall:
+        """Whose call it is. Who may not call at all is told before anything: raises Refusal."""
+        who = self.books.caller(token_hash)[0].who.principal
+        return LiveCall(
+            self.live.key(who.run, head.key),
             token_hash,
             request_hash,
-            lambda call: self._tools.carry_out(call, name, arguments),
+            fresh=head.key is None,
+            streams=streams,
+            who=who,
+            traceparent=head.traceparent,
+            api=api,
         )
 
-    def rights(self, token_hash: str) -> tuple[Grants, Policy]:
-        """What the caller may reach now, for listings. Raises Refusal."""
-        who = access.caller(self._database, token_hash, now=self._clock.now())
-        _, policy = access.current_policy(self._database)
-        return access.rights(who, access.ceiling(self._database, who)), policy
 
-    def _run_of(self, token_hash: str) -> RunId:
-        """Whose call it is. Raises Refusal: who may not call at all is told before anything."""
-        return access.caller(self._database, token_hash, now=self._clock.now()).principal.run
+def recover(database: Database, memory: Memory, now: Millis) -> int:
+    """At the start: every open reservation is a dead process's. Returns how many there were."""
+    with database.transaction() as tx:
+        memory.directory.refresh(tx)
+        try:
+            rules = memory.directory.in_force(tx).rules
+        except Refusal:
+            rules = Rules(())
+        lost = memory.ledger.recover(tx, rules=rules, now=now)
+        memory.ledger.finish(tx)
+    return lost

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Literal, TypeVar
 
-from gateway import access, calls
-from gateway.budgets import Ceiling
-from gateway.calls import Ask, Next, Settlement, Stored
-from gateway.database import GroupCommit, Row, Transaction
-from gateway.live import Finished, LiveCall, LiveCalls
-from gateway.policy import BudgetRule, Policy
-from gateway.providers.conversation import Done, Reply
+from gateway import calls
+from gateway.access.directory import Directory, InForce, Standing
+from gateway.budgets import Ceiling, Rules
+from gateway.calls import Ask, Ledger, Next, Settlement, Stored
+from gateway.database import Database, GroupCommit, Hooks, Row, Transaction
+from gateway.live import LiveCall, LiveCalls
+from gateway.pricing import Usage
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
-from gateway.values import Clock, Label, Millis
+from gateway.telemetry import Observation, Outcome, Telemetry
+from gateway.values import Clock, Label, Millis, NanoUSD
 
 T = TypeVar("T")
 
@@ -33,7 +34,19 @@ class Attempt:
 
     row: Row
     over: tuple[Ceiling, ...]
-    policy: Policy
+    policy: InForce
+    begun: float
+    """Seconds of a clock that never goes back."""
+
+    @property
+    def model_id(self) -> str | None:
+        """The model as its provider names it."""
+        return None
+
+    @property
+    def provider_kind(self) -> str | None:
+        """What its provider speaks."""
+        return None
 
     @property
     def label(self) -> Label:
@@ -41,26 +54,88 @@ class Attempt:
         return Label.parse(self.row["label"])
 
 
+class Memory(Hooks):
+    """What the gateway keeps in memory of what is on disk, kept true at every group of writes."""
+
+    def __init__(
+        self, observe: Callable[[int, float], None] = lambda _size, _seconds: None
+    ) -> None:
+        self.ledger = Ledger()
+        self.directory = Directory()
+        self._observe = observe
+
+    def begin(self, tx: Transaction) -> None:
+        if self.directory.refresh(tx):
+            self.ledger.refresh()
+
+    def finish(self, tx: Transaction) -> None:
+        self.ledger.finish(tx)
+
+    def failed(self) -> None:
+        self.ledger.forget()
+
+    def committed(self, size: int, seconds: float) -> None:
+        self._observe(size, seconds)
+
+
 class Books:
     """Decides, settles and gives up attempts; every write is durable when it returns."""
 
-    def __init__(self, commits: GroupCommit, clock: Clock, live: LiveCalls) -> None:
+    def __init__(
+        self,
+        database: Database,
+        commits: GroupCommit,
+        memory: Memory,
+        clock: Clock,
+        live: LiveCalls,
+        telemetry: Telemetry,
+        monotonic: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._database = database
         self._commits = commits
+        self._memory = memory
         self._clock = clock
         self._live = live
+        self._telemetry = telemetry
+        self.monotonic = monotonic
+
+    @property
+    def ledger(self) -> Ledger:
+        """For deciding work, which runs on the thread that the ledger belongs to."""
+        return self._memory.ledger
 
     def now(self) -> Millis:
         """The time for a deciding transaction."""
         return self._clock.now()
 
+    def caller(self, token_hash: str, *, certainly: bool = False) -> tuple[Standing, InForce]:
+        """Who calls and what is in force as far as this process knows, for preparing a call.
+        `certainly`: as it is on disk. Raises Refusal, and that is always certain."""
+        directory = self._memory.directory
+        if certainly:
+            directory.refresh(self._database)
+        now = self._clock.now()
+        try:
+            standing = directory.standing(self._database, token_hash, now)
+        except Refusal:
+            if certainly or not directory.refresh(self._database):
+                raise
+            standing = directory.standing(self._database, token_hash, now)
+        return standing, directory.in_force(self._database)
+
+    def deciding(self, tx: Transaction, token_hash: str, now: Millis) -> tuple[Standing, InForce]:
+        """The same within a deciding transaction, where it is certain. Raises Refusal."""
+        directory = self._memory.directory
+        return directory.standing(tx, token_hash, now), directory.in_force(tx)
+
     def standing(
-        self, tx: Transaction, call: LiveCall, ask: Ask, *, policy: Policy, now: Millis
+        self, tx: Transaction, call: LiveCall, ask: Ask, *, rules: Rules, now: Millis
     ) -> Stored | Next | Refusal:
         """What the ledger says about sending this request now."""
-        others = self._live.others(call)
-        return calls.standing(tx, ask, live=others, rules=policy.budgets, now=now)
+        others = () if ask.fresh and not ask.changes else self._live.others(call)
+        return calls.standing(tx, self.ledger, ask, live=others, rules=rules, now=now)
 
-    async def decide(self, work: Callable[[Transaction], T]) -> T | Refusal:
+    async def decide(self, call: LiveCall, work: Callable[[Transaction], T]) -> T | Refusal:
         """Run a deciding transaction; what it refuses is returned, so that its writes stay."""
 
         def decide(tx: Transaction) -> T | Refusal:
@@ -69,82 +144,167 @@ class Books:
             except Refusal as refusal:
                 return refusal
 
-        writing = asyncio.ensure_future(self._commits.write(decide))
+        writing = self._commits.decide(decide)
         try:
-            return await asyncio.shield(writing)
+            opened = await asyncio.shield(writing)
+            call.attempts += isinstance(opened, Attempt)
+            return opened
         except asyncio.CancelledError:
             # Cut while the reservation was being written: nothing is sent, so give it back.
             opened = await writing
             if isinstance(opened, Attempt):
-                await self.give_up(opened, Failure("cut before it was sent", done=False))
+                await self.give_up(call, opened, Failure("cut before it was sent", done=False))
             raise
 
     async def settle(
-        self, call: LiveCall, attempt: Attempt, settlement: Settlement, response: Any
-    ) -> None:
-        """Write what it cost and its answer; then the call is finished."""
+        self,
+        call: LiveCall,
+        attempt: Attempt,
+        settlement: Settlement,
+        response: str,
+        usage: Usage | None = None,
+    ) -> tuple[int, int, int]:
+        """Write what it cost and its answer (JSON); what all attempts of the key have cost.
+
+        The nano-dollars, input and output tokens of a call whose key is the gateway's own are
+        those of this attempt: what its earlier attempts cost nobody can ask for.
+        """
 
         def write(tx: Transaction) -> tuple[int, int, int]:
-            calls.settle(
+            self.ledger.settle(
                 tx,
                 attempt.row,
                 settlement,
                 response=response,
                 label=attempt.label,
                 over=attempt.over,
-                rules=_rules(tx, attempt.policy),
+                rules=self._rules(tx, attempt),
                 now=self._clock.now(),
             )
+            if attempt.row["attempt"] == 0:
+                return (
+                    settlement.cost_nano,
+                    settlement.input_tokens,
+                    settlement.output_tokens,
+                )
+            self.ledger.write(tx)
             return calls.summary(calls.attempts(tx, call.key))
 
+        self.observe(call, attempt, Outcome.SETTLED, usage=usage, cost=settlement.cost_nano)
         # Shielded: an answer that is here must not be lost because somebody cancels the task.
-        cost, tokens_in, tokens_out = await asyncio.shield(self._commits.write(write))
-        call.finish(
-            Finished(
-                response=response,
-                cost_nano=cost,
-                input_tokens=tokens_in,
-                output_tokens=tokens_out,
-                replayed=False,
-            )
-        )
+        return await asyncio.shield(self._commits.decide(write))
 
-    async def give_up(self, attempt: Attempt, failure: Failure) -> None:
+    async def give_up(self, call: LiveCall, attempt: Attempt, failure: Failure) -> None:
         """No answer: released when the other side surely did nothing, else unknown."""
 
         def write(tx: Transaction) -> None:
-            rules, now = _rules(tx, attempt.policy), self._clock.now()
+            rules, now, row = self._rules(tx, attempt), self._clock.now(), attempt.row
+            why = failure.message
             if failure.done:
-                calls.lose(
-                    tx,
-                    attempt.row,
-                    error=failure.message,
-                    rules=rules,
-                    over=attempt.over,
-                    now=now,
-                )
+                self.ledger.lose(tx, row, error=why, rules=rules, over=attempt.over, now=now)
             else:
-                calls.release(tx, attempt.row, error=failure.message, rules=rules, now=now)
+                self.ledger.release(tx, row, error=why, rules=rules, now=now)
 
-        await asyncio.shield(self._commits.write(write))
+        outcome = Outcome.UNKNOWN if failure.done else Outcome.RELEASED
+        cost = attempt.row["reserved_nano"] if failure.done else 0
+        self.observe(call, attempt, outcome, code=failure.code, cost=cost)
+        await asyncio.shield(self._commits.decide(write))
 
     async def abandon(self, call: LiveCall, attempt: Attempt, error: BaseException) -> None:
         """Cut off in the middle (revoked, stopped, shutting down, a fault of ours): nobody
         knows."""
         why = call.cut.message if call.cut else f"cut off: {type(error).__name__}"
         with contextlib.suppress(asyncio.CancelledError):
-            await self.give_up(attempt, Failure(why, done=True))
+            await self.give_up(call, attempt, Failure(why, done=True))
 
+    def observe(
+        self,
+        call: LiveCall,
+        attempt: Attempt,
+        outcome: Outcome,
+        *,
+        usage: Usage | None = None,
+        cost: int = 0,
+        code: Code | None = None,
+    ) -> None:
+        """Tell of an attempt that has ended."""
+        row = attempt.row
+        begun = attempt.begun
+        first = None if call.first is None else int((call.first - begun) * 1e6)
+        self._telemetry.observe(
+            Observation(
+                kind=row["kind"],
+                outcome=outcome,
+                started_at=row["reserved_at"],
+                duration_us=int((self.monotonic() - begun) * 1e6),
+                first_token_us=first,
+                code=code,
+                who=call.who,
+                key=call.key,
+                attempt=row["attempt"],
+                dialect=row["api"] or "mcp",
+                streamed=call.streams,
+                asked=row["asked"],
+                target=row["target"],
+                model_id=attempt.model_id,
+                provider=row["provider"],
+                provider_kind=attempt.provider_kind,
+                usage=usage,
+                cost_nano=NanoUSD(cost),
+                price_table=row["price_table"],
+                label=row["label"],
+                traceparent=call.traceparent,
+            )
+        )
 
-def replay(call: LiveCall, row: Row) -> None:
-    """Give a stored answer again, as the events it came in."""
-    response = json.loads(row["response"])
-    call.begin(target=row["target"], label=Label.parse(row["label"]), effect_key=row["effect_key"])
-    if row["kind"] == "model":
-        for event in Reply.from_json(response).events():
-            if not isinstance(event, Done):
-                call.add(event)
-    call.finish(Finished(response, 0, 0, 0, replayed=True))
+    def refused(
+        self, kind: Literal["model", "tool"], call: LiveCall | None, refusal: Refusal
+    ) -> None:
+        """Tell of a call that was refused; `call` is None when it never became one. One that was
+        sent has been told of by its attempts."""
+        if call is not None and call.attempts:
+            return
+        self._telemetry.observe(
+            Observation(
+                kind=kind,
+                outcome=Outcome.REFUSED,
+                started_at=self._clock.now(),
+                duration_us=0,
+                code=refusal.code,
+                who=call.who if call else None,
+                key=call.key if call else None,
+                rule=refusal.facts.get("rule"),
+                traceparent=call.traceparent if call else None,
+            )
+        )
+
+    def replayed(self, call: LiveCall, row: Row, outcome: Outcome) -> None:
+        """Tell of a call that was answered from what is stored."""
+        self._telemetry.observe(
+            Observation(
+                kind=row["kind"],
+                outcome=outcome,
+                started_at=self._clock.now(),
+                duration_us=0,
+                who=call.who,
+                key=call.key,
+                attempt=row["attempt"],
+                dialect=row["api"] or "mcp",
+                streamed=call.streams,
+                asked=row["asked"],
+                target=row["target"],
+                provider=row["provider"],
+                label=row["label"],
+                traceparent=call.traceparent,
+            )
+        )
+
+    def _rules(self, tx: Transaction, attempt: Attempt) -> Rules:
+        """The rules in force now; those of the reservation when the policy has gone away."""
+        try:
+            return self._memory.directory.in_force(tx).rules
+        except Refusal:
+            return attempt.policy.rules
 
 
 def exhausted(failures: list[Failure]) -> Refusal:
@@ -160,11 +320,3 @@ def exhausted(failures: list[Failure]) -> Refusal:
         "; ".join(failure.message for failure in failures),
         retry_after=min(waits, default=None) if busy else None,
     )
-
-
-def _rules(tx: Transaction, policy: Policy) -> tuple[BudgetRule, ...]:
-    """The rules in force now; those of the reservation when the policy has gone away."""
-    try:
-        return access.current_policy(tx)[1].budgets
-    except Refusal:
-        return policy.budgets

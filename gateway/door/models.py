@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from gateway import access, budgets, calls, pricing, providers, routing
+from gateway import budgets, calls, pricing, routing
 from gateway.budgets import Shortfall
 from gateway.calls import Ask, Next, Settlement, Stored
 from gateway.database import Transaction
-from gateway.door.books import Attempt, Books, exhausted, replay
-from gateway.live import LiveCall
+from gateway.door.books import Attempt, Books, exhausted
+from gateway.live import Finished, LiveCall
 from gateway.policy import Grants
 from gateway.pricing import PriceList, Usage
-from gateway.providers.conversation import Done, ModelRequest, assemble, estimate_input
+from gateway.providers import stored
+from gateway.providers.asked import Asked
+from gateway.providers.pieces import End
+from gateway.providers.serving import Serving, stream, whole
+from gateway.providers.stored import Frame
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure, Target
-from gateway.values import Millis, NanoUSD, Principal
+from gateway.telemetry import Outcome
+from gateway.values import Label, Millis, NanoUSD, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +30,16 @@ class ModelAttempt(Attempt):
     """A reserved attempt of a model call: everything needed to send and to settle it."""
 
     target: Target
-    request: ModelRequest
+    output_tokens: int
     price: PriceList | None
+
+    @property
+    def model_id(self) -> str | None:
+        return self.target.model.id
+
+    @property
+    def provider_kind(self) -> str | None:
+        return self.target.provider.kind
 
 
 class ModelCalls:
@@ -36,119 +49,146 @@ class ModelCalls:
         self._books = books
         self._upstream = upstream
 
-    async def carry_out(self, call: LiveCall, request: ModelRequest) -> None:
+    async def carry_out(self, call: LiveCall, asked: Asked) -> None:
         """Try the targets in order until one answers. Raises Refusal."""
+        frame = Frame.of(call.key, asked.model, self._books.now())
         failures: list[Failure] = []
         number = 0
         while True:
             opened = await self._books.decide(
-                lambda tx, n=number: self._open(tx, call, request, n)  # type: ignore[misc]
+                call,
+                lambda tx, n=number: self._open(tx, call, asked, n),  # type: ignore[misc]
             )
             if isinstance(opened, Stored):
-                return replay(call, opened.row)
+                self._books.replayed(call, opened.row, Outcome.REPLAYED)
+                return replay(call, asked, frame, opened)
             if isinstance(opened, Refusal):
                 raise opened if not failures else exhausted(failures)
             if opened is None:
                 raise exhausted(failures)
             try:
-                done = await self._stream(call, opened)
+                end = await self._stream(call, opened, asked, frame)
             except Failure as failure:
-                await self._books.give_up(opened, failure)
+                await self._books.give_up(call, opened, failure)
                 failures.append(failure)
-                if call.events or not failure.fallback:
+                if call.said or not failure.fallback:
                     raise exhausted(failures) from None
                 number += 1
                 continue
             except BaseException as error:
                 await self._books.abandon(call, opened, error)
                 raise
-            return await self._settle(call, opened, done)
+            return await self._settle(call, opened, asked, end)
 
     def _open(
-        self, tx: Transaction, call: LiveCall, request: ModelRequest, number: int
+        self, tx: Transaction, call: LiveCall, asked: Asked, number: int
     ) -> ModelAttempt | Stored | Refusal | None:
         """Decide and reserve, in one transaction. None: there is no such target any more."""
         now = self._books.now()
-        who = access.caller(tx, call.token_hash, now=now)
-        digest, policy = access.current_policy(tx)
-        grants = access.rights(who, access.ceiling(tx, who))
-        targets = routing.targets(request.model, grants, policy)
-        ask = Ask(call.key, who.principal, "model", request.model, call.request_hash, digest, True)
-        stands = self._books.standing(tx, call, ask, policy=policy, now=now)
+        standing, policy = self._books.deciding(tx, call.token_hash, now)
+        who, grants = standing.who.principal, standing.grants
+        targets = routing.targets(asked.model, grants, policy.policy)
+        ask = Ask(
+            call.key,
+            who,
+            "model",
+            asked.model,
+            call.request_hash,
+            policy.digest,
+            repeatable=True,
+            fresh=call.fresh and not number,
+            api=asked.api,
+        )
+        stands = self._books.standing(tx, call, ask, rules=policy.rules, now=now)
         if not isinstance(stands, Next):
             return stands
         if number >= len(targets):
             return None
         target = targets[number]
-        over = budgets.ceilings(policy.budgets, grants.limits, calls.charge(ask, target.name, now))
-        price = pricing.price_of(target.model, target.provider, digest, now)
+        over = policy.rules.ceilings(grants.limits, calls.charge_of(ask, target.name, now))
+        price = pricing.price_of(target.model, target.provider, policy.digest, now)
         if price is None and any(c.enforce and c.limit_nano is not None for c in over):
-            names = ", ".join(c.name for c in over if c.enforce and c.limit_nano is not None)
-            return Refusal(
-                Code.UNKNOWN_PRICE,
-                f"the price of {target.name} ({target.model.id}) is not known, and {names} limits "
-                "cost: give the model a `price` in gateway/models.yaml",
-            )
+            return _unpriced(target, over)
+        ledger = self._books.ledger
         admission = budgets.admit(
             over,
-            calls.totals(tx, [c.meter for c in over], rules=policy.budgets),
+            {c.meter: ledger.total(tx, c.meter, rules=policy.rules) for c in over},
             cost=price.worst if price else lambda _input, _output: 0,
-            input_tokens=estimate_input(request),
-            wanted_output=_wanted(request, target, grants),
+            input_tokens=asked.input_tokens,
+            wanted_output=_wanted(asked, target, grants),
         )
         if isinstance(admission, Shortfall):
-            return _shortfall(tx, admission, who.principal, now)
-        row = calls.reserve(
+            return _shortfall(tx, admission, who, now)
+        row = ledger.reserve(
             tx,
             ask,
             attempt=stands.attempt,
             effect_key=stands.effect_key,
             target=target.name,
+            provider=target.provider_name,
             admission=admission,
             price_table=price.table if price else None,
-            label=calls.run_label(tx, call.key.run),
-            rules=policy.budgets,
+            label=ledger.label_of(tx, call.key.run),
+            rules=policy.rules,
             now=now,
         )
-        clamped = replace(request, max_output_tokens=admission.output_tokens)
-        return ModelAttempt(row, over, policy, target, clamped, price)
+        return ModelAttempt(
+            row,
+            tuple(over),
+            policy,
+            self._books.monotonic(),
+            target,
+            admission.output_tokens,
+            price,
+        )
 
-    async def _stream(self, call: LiveCall, attempt: ModelAttempt) -> Done:
-        """Hand the answer on as it comes. `Done` is held back until it is settled."""
-        begun = False
-        source = providers.stream(self._upstream, attempt.target, attempt.request)
+    async def _stream(
+        self, call: LiveCall, attempt: ModelAttempt, asked: Asked, frame: Frame
+    ) -> End:
+        """Hand the answer on as it comes. Its end is held back until it is settled."""
+        target = attempt.target
+        serving = Serving(
+            self._upstream,
+            target,
+            asked,
+            attempt.output_tokens,
+            target.model.parameters,
+            frame,
+        )
         try:
-            async with aclosing(source) as events:  # type: ignore[type-var]
-                async for event in events:
-                    if not begun:
-                        begun = True
-                        call.begin(target=attempt.target.name, label=attempt.label, effect_key=None)
-                    if isinstance(event, Done):
-                        return event
-                    call.add(event)
+            if not asked.stream:
+                end = await whole(serving)
+                call.begin(target=target.name, label=attempt.label, effect_key=None)
+                return end
+            async with aclosing(stream(serving)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    if call.target is None:
+                        call.first = self._books.monotonic()
+                        call.begin(target=target.name, label=attempt.label, effect_key=None)
+                    if isinstance(piece, End):
+                        return piece
+                    call.add(piece.data)
         except Refusal as refusal:
             # No key, or a host that may not have it: this target did nothing.
             raise Failure(refusal.message, done=False, code=refusal.code) from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise Failure(
-                f"provider {attempt.target.provider_name} answered something that is not its "
-                f"dialect ({type(error).__name__})",
+                f"{serving.where} answered something that is not its dialect "
+                f"({type(error).__name__})",
                 done=True,
             ) from None
-        raise Failure(f"provider {attempt.target.provider_name} ended without an answer", done=True)
+        raise Failure(f"{serving.where} ended without an answer", done=True)
 
-    async def _settle(self, call: LiveCall, attempt: ModelAttempt, done: Done) -> None:
+    async def _settle(self, call: LiveCall, attempt: ModelAttempt, asked: Asked, end: End) -> None:
         row = attempt.row
-        if done.usage is None:
+        if end.usage is None:
             # The provider does not say: the reservation is what we know it cannot exceed.
-            estimate = estimate_input(attempt.request)
-            output = max(0, row["reserved_tokens"] - estimate)
-            cost, usage = row["reserved_nano"], Usage(estimate, output)
+            output = max(0, row["reserved_tokens"] - asked.input_tokens)
+            cost, usage = row["reserved_nano"], Usage(asked.input_tokens, output)
             error = "the provider reported no usage; charged as reserved"
         else:
-            usage, error = done.usage, None
+            usage, error = end.usage, None
             cost = attempt.price.cost(usage) if attempt.price else 0
-        reply = assemble([*call.events, Done(done.stop, usage)])
         settlement = Settlement(
             cost_nano=NanoUSD(cost),
             input_tokens=usage.input,
@@ -157,17 +197,36 @@ class ModelCalls:
             reasoning_tokens=usage.reasoning,
             error=error,
         )
-        await self._books.settle(call, attempt, settlement, reply.to_json())
+        cost, read, written = await self._books.settle(call, attempt, settlement, end.stored, usage)
+        call.finish(Finished(cost, read, written, stored=end.stored, body=end.body, tail=end.tail))
+
+
+def replay(call: LiveCall, asked: Asked, frame: Frame, found: Stored) -> None:
+    """Give a stored answer again, in the way it is asked for now."""
+    row = found.row
+    call.begin(target=row["target"], label=Label.parse(row["label"]), effect_key=row["effect_key"])
+    pieces, end = stored.again(asked, row["response"], frame)
+    for piece in pieces:
+        call.add(piece.data)
+    call.finish(Finished(replayed=True, stored=end.stored, body=end.body, tail=end.tail))
+
+
+def _unpriced(target: Target, over: list[budgets.Ceiling]) -> Refusal:
+    names = ", ".join(c.name for c in over if c.enforce and c.limit_nano is not None)
+    return Refusal(
+        Code.UNKNOWN_PRICE,
+        f"the price of {target.name} ({target.model.id}) is not known, and {names} limits cost: "
+        "give the model a `price` in gateway/models.yaml",
+    )
 
 
 def _shortfall(tx: Transaction, short: Shortfall, who: Principal, now: Millis) -> Refusal:
     ceiling = short.ceiling
-    meter = ceiling.meter
     calls.alert(
         tx,
         kind="budget_refused",
         agent=who.agent,
-        identity=(meter.rule, meter.scope, meter.start, ceiling.limit_nano or 0),
+        identity=(*ceiling.meter, ceiling.limit_nano or 0),
         text=short.message,
         now=now,
     )
@@ -177,15 +236,18 @@ def _shortfall(tx: Transaction, short: Shortfall, who: Principal, now: Millis) -
         rule=ceiling.name,
         left_nano=short.left_nano,
         left_tokens=short.left_tokens,
+        left_requests=short.left_requests,
         resets_at=ceiling.end,
     )
 
 
-def _wanted(request: ModelRequest, target: Target, grants: Grants) -> int:
+def _wanted(asked: Asked, target: Target, grants: Grants) -> int:
     """The most output anybody would let this call have, before budgets look at it."""
+    if asked.api == "embeddings":
+        return 0
     ceilings = (
-        request.max_output_tokens,
-        target.model.max_output_tokens,
+        asked.output_tokens,
+        target.model.max_output_tokens * asked.choices,
         grants.limits.max_output_tokens,
     )
     return min(value for value in ceilings if value is not None)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import access, calls
+from gateway import calls
 from gateway.budgets import Admission
 from gateway.calls import Ask, Next, Settlement, Stored
 from gateway.database import Transaction
-from gateway.door.books import Attempt, Books, exhausted, replay
-from gateway.live import LiveCall
+from gateway.door.books import Attempt, Books, exhausted
+from gateway.live import Finished, LiveCall
 from gateway.mcp import catalogue, recorded
 from gateway.mcp.catalogue import GrantedTool
 from gateway.mcp.upstream import Servers
@@ -19,7 +20,8 @@ from gateway.policy import ToolServer
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
-from gateway.values import NanoUSD, Purpose
+from gateway.telemetry import Outcome
+from gateway.values import Label, NanoUSD, Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,10 @@ class ToolCalls:
 
     async def carry_out(self, call: LiveCall, name: str, arguments: Mapping[str, Any]) -> None:
         """Call the tool, on its server or in the recorded world. Raises Refusal."""
-        opened = await self._books.decide(lambda tx: self._open(tx, call, name, arguments))
+        opened = await self._books.decide(call, lambda tx: self._open(tx, call, name, arguments))
         if isinstance(opened, Stored):
-            return replay(call, opened.row)
+            self._books.replayed(call, opened.row, Outcome.REPLAYED)
+            return replay(call, opened)
         if isinstance(opened, Refusal):
             raise opened
         effect_key = opened.row["effect_key"]
@@ -50,7 +53,7 @@ class ToolCalls:
         try:
             answer = await self._answer(opened, name, arguments, effect_key)
         except Failure as failure:
-            await self._books.give_up(opened, failure)
+            await self._books.give_up(call, opened, failure)
             if failure.done and not opened.tool.kind.repeatable:
                 raise Refusal(
                     Code.OUTCOME_UNKNOWN,
@@ -62,38 +65,40 @@ class ToolCalls:
         except Refusal as refused:
             # A key that is missing or may not be sent there: nothing has left this process.
             await self._books.give_up(
-                opened, Failure(refused.message, done=False, code=refused.code)
+                call, opened, Failure(refused.message, done=False, code=refused.code)
             )
             raise
         except BaseException as error:
             await self._books.abandon(call, opened, error)
             raise
-        return await self._books.settle(call, opened, Settlement(NanoUSD(0)), answer)
+        await self._books.settle(call, opened, Settlement(NanoUSD(0)), calls.stored(answer))
+        return call.finish(Finished(response=answer))
 
     def _open(
         self, tx: Transaction, call: LiveCall, name: str, arguments: Mapping[str, Any]
     ) -> ToolAttempt | Stored | Refusal:
         """Decide and reserve, in one transaction."""
         now = self._books.now()
-        who = access.caller(tx, call.token_hash, now=now)
-        digest, policy = access.current_policy(tx)
-        ceiling = access.ceiling(tx, who)
-        grants, sides = access.rights(who, ceiling), access.sides(who, ceiling)
-        tool = catalogue.check(name, arguments, grants=grants, sides=sides, policy=policy)
+        standing, policy = self._books.deciding(tx, call.token_hash, now)
+        who = standing.who
+        tool = catalogue.check(
+            name, arguments, grants=standing.grants, sides=standing.sides, policy=policy.policy
+        )
         ask = Ask(
             call.key,
             who.principal,
             "tool",
             name,
             call.request_hash,
-            digest,
+            policy.digest,
             repeatable=tool.kind.repeatable,
             changes=tool.changes,
+            fresh=call.fresh,
         )
-        stands = self._books.standing(tx, call, ask, policy=policy, now=now)
+        stands = self._books.standing(tx, call, ask, rules=policy.rules, now=now)
         if not isinstance(stands, Next):
             return stands
-        row = calls.reserve(
+        row = self._books.ledger.reserve(
             tx,
             ask,
             attempt=stands.attempt,
@@ -102,13 +107,15 @@ class ToolCalls:
             admission=Admission(0, 0, 0),
             price_table=None,
             label=tool.label,
-            rules=policy.budgets,
+            rules=policy.rules,
             now=now,
         )
         # An eval never reaches a real server, even when nobody recorded anything for it.
         real = who.recorded is None and who.principal.purpose is Purpose.LIVE
-        server = policy.servers[name.partition(".")[0]] if real else None
-        return ToolAttempt(row, (), policy, tool, server, who.recorded or ())
+        server = policy.policy.servers[name.partition(".")[0]] if real else None
+        return ToolAttempt(
+            row, (), policy, self._books.monotonic(), tool, server, who.recorded or ()
+        )
 
     async def _answer(
         self, attempt: ToolAttempt, name: str, arguments: Mapping[str, Any], effect_key: str | None
@@ -120,3 +127,10 @@ class ToolCalls:
         return await self._servers.call(
             server, attempt.server, short, arguments, effect_key=effect_key
         )
+
+
+def replay(call: LiveCall, found: Stored) -> None:
+    """Give a stored result again."""
+    row = found.row
+    call.begin(target=row["target"], label=Label.parse(row["label"]), effect_key=row["effect_key"])
+    call.finish(Finished(response=json.loads(row["response"]), replayed=True))

@@ -22,7 +22,7 @@ from gateway.providers.conversation import (
     ToolStart,
     ToolUse,
 )
-from gateway.providers.upstream import Upstream
+from gateway.providers.upstream import Answer, Upstream
 from gateway.routing import Failure, Target, failure_of_status
 
 VERSION = "2023-06-01"
@@ -59,12 +59,18 @@ async def stream(upstream: Upstream, target: Target, request: ModelRequest) -> A
             raise failure_of_status(
                 answer.status, answer.where, await answer.brief(), answer.retry_after
             )
-        reading = _Reading()
-        async for _, data in answer.events():
-            for event in reading.take(json.loads(data), answer.where):
-                yield event
-        if not reading.ended:
-            raise Failure(f"{answer.where} broke off in the middle of its answer", done=True)
+        async for event in events(answer):
+            yield event
+
+
+async def events(answer: Answer) -> AsyncIterator[Event]:
+    """The events of an answer that has begun. Raises routing.Failure."""
+    reading = _Reading()
+    async for _, data in answer.events():
+        for event in reading.take(json.loads(data), answer.where):
+            yield event
+    if not reading.ended:
+        raise Failure(f"{answer.where} broke off in the middle of its answer", done=True)
 
 
 class _Reading:

@@ -26,7 +26,7 @@ from gateway.providers.conversation import (
     ToolStart,
     ToolUse,
 )
-from gateway.providers.upstream import Upstream
+from gateway.providers.upstream import Answer, Upstream
 from gateway.routing import Failure, Target, failure_of_status
 
 STOPS = {
@@ -58,13 +58,19 @@ async def stream(upstream: Upstream, target: Target, request: ModelRequest) -> A
             raise failure_of_status(
                 answer.status, answer.where, await answer.brief(), answer.retry_after
             )
-        reading = _Reading()
-        async for _, data in answer.events():
-            if data == "[DONE]":
-                break
-            for event in reading.take(json.loads(data), answer.where):
-                yield event
-        yield reading.done(answer.where)
+        async for event in events(answer):
+            yield event
+
+
+async def events(answer: Answer) -> AsyncIterator[Event]:
+    """The events of an answer that has begun. Raises routing.Failure."""
+    reading = _Reading()
+    async for _, data in answer.events():
+        if data == "[DONE]":
+            break
+        for event in reading.take(json.loads(data), answer.where):
+            yield event
+    yield reading.done(answer.where)
 
 
 class _Reading:

@@ -17,15 +17,18 @@ from typing import Any
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, PyreqwestError
+from pyreqwest.request import RequestBuilder
 from pyreqwest.response import Response
 
-from gateway.keys import Keyring, scrub
+from gateway.keys import REDACTED, Keyring, scrub
 from gateway.routing import Failure
 
 CONNECT_SECONDS = 10
 IDLE_SECONDS = 15
 """Kept-alive connections are dropped early: one that died unnoticed makes an outcome unknown."""
 ERROR_CHARACTERS = 500
+MOST_BODY = 64 * 1024 * 1024
+"""Bytes of an answer."""
 
 
 def build_client() -> Client:
@@ -41,14 +44,19 @@ def build_client() -> Client:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
-    """A response that has begun. Every text read through it is scrubbed of the secret."""
+    """A response that has begun. Every text read through it is scrubbed of the secret.
+
+    `seconds` bounds the wait for each piece; None: the request itself bounds the whole.
+    """
 
     response: Response
     where: str
-    seconds: int
+    seconds: int | None
     secret: str | None
+    body: bytes | None = None
+    """The whole body, once it has been read."""
 
     @property
     def status(self) -> int:
@@ -67,8 +75,33 @@ class Answer:
 
     async def text(self) -> str:
         """The whole body. Raises Failure (done) when it breaks off."""
-        parts = [chunk async for chunk in self._chunks()]
-        return scrub(b"".join(parts).decode(errors="replace"), self.secret)
+        return (await self.raw()).decode(errors="replace")
+
+    async def raw(self) -> bytes:
+        """The whole body's bytes. Raises Failure (done) when it breaks off or is too large."""
+        if self.body is not None:
+            return self.body
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self._chunks():
+            size += len(chunk)
+            if size > MOST_BODY:
+                raise Failure(f"{self.where} answered more than {MOST_BODY} bytes", done=True)
+            parts.append(chunk)
+        return self.scrubbed(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. A secret that lies across two pieces is found in neither: whoever
+        passes pieces on joins them to whole events first and scrubs those."""
+        async for chunk in self._pieces():
+            yield chunk
+
+    def scrubbed(self, data: bytes) -> bytes:
+        """`data` without the secret."""
+        if self.secret is None:
+            return data
+        secret = self.secret.encode()
+        return data.replace(secret, REDACTED.encode()) if secret in data else data
 
     async def brief(self) -> str:
         """The start of an error body, for people."""
@@ -100,18 +133,28 @@ class Answer:
 
     async def _lines(self) -> AsyncIterator[str]:
         rest = b""
-        async for chunk in self._chunks():
+        async for chunk in self._pieces():
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 yield scrub(line.rstrip(b"\r").decode(errors="replace"), self.secret)
         if rest:
             yield scrub(rest.decode(errors="replace"), self.secret)
 
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        if self.body is not None:
+            yield self.body
+            return
+        async for chunk in self._chunks():
+            yield chunk
+
     async def _chunks(self) -> AsyncIterator[bytes]:
         while True:
             try:
-                async with asyncio.timeout(self.seconds):
+                if self.seconds is None:
                     chunk = await self.response.body_reader.read_chunk()
+                else:
+                    async with asyncio.timeout(self.seconds):
+                        chunk = await self.response.body_reader.read_chunk()
             except (PyreqwestError, TimeoutError) as error:
                 raise Failure(f"{self.where} broke off: {_kind(error)}", done=True) from None
             if chunk is None:
@@ -126,6 +169,27 @@ class Upstream:
         self._client = client
         self.keyring = keyring
 
+    async def ask(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        where: str,
+        seconds: int,
+        secret: str | None,
+    ) -> Answer:
+        """POST a JSON body and wait for the whole response, `seconds` at most; its body is kept in
+        the answer. Raises Failure like `post`."""
+        try:
+            request = self._request(url, body, headers, where, timedelta(seconds=seconds))
+            async with request.build_streamed() as response:
+                answer = Answer(response, where, None, secret)
+                answer.body = await answer.raw()
+                return answer
+        except PyreqwestError as error:
+            raise _lost(error, where) from None
+
     @asynccontextmanager
     async def post(
         self,
@@ -137,37 +201,47 @@ class Upstream:
         seconds: int,
         secret: str | None,
     ) -> AsyncIterator[Answer]:
-        """POST a JSON body and hand over the response once it has begun, whatever its status.
-
-        Bytes are sent as they are; `headers` then name their content type.
+        """POST a JSON body (bytes are sent as they are) and hand over the response once it has
+        begun, whatever its status.
 
         `seconds` bounds the wait for the response and for each piece of its body. Raises Failure:
         not `done` when no connection was made, `done` when the request left and no answer came.
         """
-        try:
-            request = (
-                self._client.post(url)
-                .headers({"content-type": "application/json", **headers})
-                .body_bytes(
-                    body
-                    if isinstance(body, bytes)
-                    else json.dumps(body, ensure_ascii=False).encode()
-                )
-                .build_streamed()
-            )
-        except (BuilderError, ValueError):
-            raise Failure(f"{where}: the address or a header is not valid", done=False) from None
+        data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+        request = self._request(url, data, headers, where).build_streamed()
         try:
             async with asyncio.timeout(seconds):
                 response = await request.__aenter__()
         except (PyreqwestError, TimeoutError) as error:
-            if _never_connected(error):
-                raise Failure(f"{where} cannot be reached: {_kind(error)}", done=False) from None
-            raise Failure(f"{where} did not answer: {_kind(error)}", done=True) from None
+            raise _lost(error, where) from None
         try:
             yield Answer(response, where, seconds, secret)
         finally:
             await request.__aexit__(None, None, None)
+
+    def _request(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        where: str,
+        timeout: timedelta | None = None,
+    ) -> RequestBuilder:
+        try:
+            request = self._client.post(url).header("content-type", "application/json")
+            for name, value in headers.items():
+                request = request.header(name, value)
+            request = request.body_bytes(body)
+            return request if timeout is None else request.timeout(timeout)
+        except (BuilderError, ValueError):
+            raise Failure(f"{where}: the address or a header is not valid", done=False) from None
+
+
+def _lost(error: BaseException, where: str) -> Failure:
+    """No whole response came."""
+    if _never_connected(error):
+        return Failure(f"{where} cannot be reached: {_kind(error)}", done=False)
+    return Failure(f"{where} did not answer: {_kind(error)}", done=True)
 
 
 def _never_connected(error: BaseException) -> bool:

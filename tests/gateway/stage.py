@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from gateway import access, calls
+from gateway import access, schema
 from gateway.database import Database, Row
 from gateway.policy import (
     AgentPolicy,
@@ -140,7 +140,7 @@ class Stage:
         self.state = self.directory / "state"
         self.log = self.directory / "gateway.log"
         self.database = Database(self.state / "interlock.sqlite")
-        self.database.migrate(calls.MIGRATIONS)
+        self.database.migrate(schema.MIGRATIONS)
         return self
 
     def __exit__(self, *_: object) -> None:

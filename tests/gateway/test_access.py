@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway import access, calls
+from gateway import access, schema
+from gateway.access import epoch
+from gateway.access.directory import Directory
 from gateway.database import Database, Transaction
 from gateway.policy import AgentPolicy, Grants, Limits, Policy, effective
 from gateway.refusals import Code, Refusal
@@ -19,7 +21,7 @@ from tests.gateway.stage import FAR, NOW, ceiling, grants, policy, principal
 @pytest.fixture
 def tx(tmp_path: Path) -> Iterator[Transaction]:
     database = Database(tmp_path / "ledger.sqlite")
-    database.migrate(calls.MIGRATIONS)
+    database.migrate(schema.MIGRATIONS)
     with database.transaction() as opened:
         yield opened
     database.close()
@@ -31,12 +33,16 @@ def issue(tx: Transaction, token: str = "t", run: str = "run-1") -> str:
 
 def refusal(tx: Transaction, token_hash: str, now: Millis = NOW) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        access.caller(tx, token_hash, now=now)
+        Directory().standing(tx, token_hash, now)
     return caught.value
 
 
+def caller(tx: Transaction, token_hash: str, now: Millis = NOW) -> access.Caller:
+    return Directory().standing(tx, token_hash, now).who
+
+
 def test_a_token_stands_for_its_principal_and_is_not_stored(tx: Transaction) -> None:
-    found = access.caller(tx, issue(tx, "very-secret"), now=NOW)
+    found = caller(tx, issue(tx, "very-secret"))
     assert found.principal == principal()
     assert found.grants == grants()
     assert "very-secret" not in str(tx.read("SELECT * FROM tokens"))
@@ -69,7 +75,7 @@ def test_revoking_one_run_leaves_the_others(tx: Transaction) -> None:
     issue(tx, "one", "run-1")
     other = issue(tx, "two", "run-2")
     access.revoke(tx, run=RunId("run-1"), why="x", now=NOW)
-    assert access.caller(tx, other, now=NOW).principal.run == "run-2"
+    assert caller(tx, other).principal.run == "run-2"
 
 
 def test_issuing_a_revoked_token_again_does_not_bring_it_back(tx: Transaction) -> None:
@@ -92,14 +98,14 @@ def test_a_stop_refuses_until_it_is_lifted_or_expires(tx: Transaction, agent: st
     assert refused.code is Code.STOPPED
     assert "ann" in refused.message
     assert "pager" in refused.message
-    assert access.caller(tx, token, now=Millis(NOW + 1000))
+    assert caller(tx, token, Millis(NOW + 1000))
     assert access.unstop(tx, agent)
-    assert access.caller(tx, token, now=NOW)
+    assert caller(tx, token)
 
 
 def test_a_stop_of_another_agent_does_not_matter(tx: Transaction) -> None:
     access.stop(tx, "other", reason="r", actor="a", now=NOW)
-    assert access.caller(tx, issue(tx), now=NOW)
+    assert caller(tx, issue(tx))
 
 
 def put(tx: Transaction, **ceilings: AgentPolicy) -> int:
@@ -107,8 +113,7 @@ def put(tx: Transaction, **ceilings: AgentPolicy) -> int:
 
 
 def rights(tx: Transaction, token_hash: str) -> Grants:
-    who = access.caller(tx, token_hash, now=NOW)
-    return access.rights(who, access.ceiling(tx, who))
+    return Directory().standing(tx, token_hash, NOW).grants
 
 
 def test_there_is_no_policy_before_one_is_published(tx: Transaction) -> None:
@@ -187,3 +192,63 @@ def test_a_socket_is_only_opened_for_a_token_of_its_run(tx: Transaction) -> None
     assert access.sockets(tx, now=NOW) == [("run-1", token)]
     access.revoke(tx, run=RunId("run-1"), why="x", now=NOW)
     assert access.sockets(tx, now=NOW) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tx: access.revoke(tx, run=RunId("run-1"), why="x", now=NOW),
+        lambda tx: access.stop(tx, "triage", reason="r", actor="a", now=NOW),
+        lambda tx: access.unstop(tx, "triage"),
+        lambda tx: access.publish(tx, Policy(), now=NOW),
+        lambda tx: access.put_ceilings(tx, {AgentName("triage"): ceiling(models=())}),
+        lambda tx: access.drop_ceilings(tx, [AgentName("triage")]),
+    ],
+)
+def test_whatever_changes_what_a_call_may_do_moves_the_epoch(tx: Transaction, change: Any) -> None:
+    before = epoch.current(tx)
+    change(tx)
+    assert epoch.current(tx) > before
+
+
+def test_a_new_token_and_an_unchanged_ceiling_do_not(tx: Transaction) -> None:
+    put(tx, triage=ceiling())
+    before = epoch.current(tx)
+    issue(tx, "another", "run-9")
+    put(tx, triage=ceiling())
+    assert epoch.current(tx) == before
+
+
+def test_the_directory_believes_its_memory_until_the_epoch_moves(tx: Transaction) -> None:
+    token = issue(tx)
+    put(tx, triage=ceiling())
+    directory = Directory()
+    directory.refresh(tx)
+    assert directory.standing(tx, token, NOW).grants.models
+    tx.execute("DELETE FROM ceilings")
+    assert directory.standing(tx, token, NOW).grants.models, "nobody said that it changed"
+    assert not directory.refresh(tx)
+    put(tx, triage=ceiling(models=("smart",)))
+    assert directory.refresh(tx)
+    assert directory.standing(tx, token, NOW).grants.models == ("smart",)
+
+
+def test_a_token_expires_and_a_stop_ends_without_any_move(tx: Transaction) -> None:
+    token = issue(tx)
+    access.stop(tx, "*", reason="r", actor="a", now=NOW, expires_at=Millis(NOW + 10))
+    directory = Directory()
+    directory.refresh(tx)
+    with pytest.raises(Refusal, match="stopped"):
+        directory.standing(tx, token, NOW)
+    assert directory.standing(tx, token, Millis(NOW + 10))
+    with pytest.raises(Refusal, match="expired"):
+        directory.standing(tx, token, FAR)
+
+
+def test_who_calls_from_outside_a_run_may_what_is_declared_today(tx: Transaction) -> None:
+    who = principal("ext-1", agent="user:ann", release=access.NO_RELEASE, user="ann", tags=("a",))
+    token = access.issue(tx, who, Grants(), None, token="o", now=NOW, expires_at=FAR)
+    assert caller(tx, token).principal == who
+    assert rights(tx, token) == effective(Grants(), None)
+    access.put_ceilings(tx, {AgentName("user:ann"): ceiling(models=("fast",))})
+    assert rights(tx, token).models == ("fast",)

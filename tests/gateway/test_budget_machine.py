@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway import budgets, calls
-from gateway.budgets import Admission
-from gateway.calls import Ask, Next, Settlement
+from gateway import budgets, calls, schema
+from gateway.budgets import Admission, Rules
+from gateway.calls import Ask, Ledger, Next, Settlement
 from gateway.database import Database, Row
 from gateway.policy import BudgetRule, Limits, Window
 from gateway.values import CallKey, Label, Millis, NanoUSD, RunId, StepPath
@@ -31,7 +31,8 @@ class Money(RuleBasedStateMachine):
     def begin(self) -> None:
         self.directory = Path(tempfile.mkdtemp())
         self.database = Database(self.directory / "ledger.sqlite")
-        self.database.migrate(calls.MIGRATIONS)
+        self.database.migrate(schema.MIGRATIONS)
+        self.ledger = Ledger()
         self.now = Millis(1_763_000_000_000)
         self.count = 0
         self.open: list[Row] = []
@@ -39,6 +40,7 @@ class Money(RuleBasedStateMachine):
         self.rules: tuple[BudgetRule, ...] = (
             BudgetRule(name="day", limit=NanoUSD(4000), window=Window.DAY),
             BudgetRule(name="each", limit=NanoUSD(2500), window=Window.WEEK, each_agent=True),
+            BudgetRule(name="quota", tokens=2000, requests=12, window=Window.DAY),
             BudgetRule(name="look", limit=NanoUSD(10), window=Window.MONTH, mode="audit"),
         )
 
@@ -46,6 +48,10 @@ class Money(RuleBasedStateMachine):
         if hasattr(self, "database"):
             self.database.close()
             shutil.rmtree(self.directory)
+
+    @property
+    def compiled(self) -> Rules:
+        return Rules(self.rules)
 
     @rule(
         run=st.sampled_from(["run-1", "run-2"]),
@@ -62,16 +68,17 @@ class Money(RuleBasedStateMachine):
             return (i + o) * price
 
         with self.database.transaction() as tx:
-            stands = calls.standing(tx, ask, live=(), rules=self.rules, now=self.now)
+            rules = self.compiled
+            stands = calls.standing(tx, self.ledger, ask, live=(), rules=rules, now=self.now)
             assert isinstance(stands, Next)
-            over = budgets.ceilings(self.rules, self.limits, calls.charge(ask, "fast", self.now))
-            totals = calls.totals(tx, [c.meter for c in over], rules=self.rules)
+            over = rules.ceilings(self.limits, calls.charge_of(ask, "fast", self.now))
+            totals = {c.meter: self.ledger.total(tx, c.meter, rules=rules) for c in over}
             admission = budgets.admit(
                 over, totals, cost=cost, input_tokens=tokens, wanted_output=wanted
             )
             if not isinstance(admission, Admission):
                 return
-            row = calls.reserve(
+            row = self.ledger.reserve(
                 tx,
                 ask,
                 attempt=stands.attempt,
@@ -80,20 +87,23 @@ class Money(RuleBasedStateMachine):
                 admission=admission,
                 price_table="t",
                 label=Label(),
-                rules=self.rules,
+                rules=rules,
                 now=self.now,
             )
             self.open.append(row)
+            self.ledger.finish(tx)
             # From the ledger alone, not from what the gateway keeps.
             truth = budgets.recount(self.rules, tx.read("SELECT * FROM calls"))
             for ceiling in over:
-                if not ceiling.enforce:
+                if not ceiling.enforce or ceiling.meter not in truth:
                     continue
                 total = truth[ceiling.meter]
                 if ceiling.limit_nano is not None and admission.reserved_nano:
                     assert total.held_nano + total.spent_nano <= ceiling.limit_nano
                 if ceiling.limit_tokens is not None:
                     assert total.held_tokens + total.spent_tokens <= ceiling.limit_tokens
+                if ceiling.limit_requests is not None:
+                    assert total.held_requests + total.spent_requests <= ceiling.limit_requests
 
     @precondition(lambda self: getattr(self, "open", None))
     @rule(data=st.data(), share=st.integers(0, 100))
@@ -102,35 +112,41 @@ class Money(RuleBasedStateMachine):
         used = row["reserved_tokens"] * share // 100
         settlement = Settlement(NanoUSD(row["reserved_nano"] * share // 100), used, 0)
         with self.database.transaction() as tx:
-            over = budgets.ceilings(self.rules, self.limits, budgets.charge_of(row))
-            assert calls.settle(
+            rules = self.compiled
+            over = rules.ceilings(self.limits, budgets.charge_of(row))
+            assert self.ledger.settle(
                 tx,
                 row,
                 settlement,
-                response={},
+                response="{}",
                 label=Label(),
                 over=over,
-                rules=self.rules,
+                rules=rules,
                 now=self.now,
             )
+            self.ledger.finish(tx)
 
     @precondition(lambda self: getattr(self, "open", None))
     @rule(data=st.data(), lost=st.booleans())
     def end_without_answer(self, data: Any, lost: bool) -> None:
         row = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
-        end = calls.lose if lost else calls.release
+        end = self.ledger.lose if lost else self.ledger.release
         with self.database.transaction() as tx:
-            assert end(tx, row, error="x", rules=self.rules, now=self.now)
+            assert end(tx, row, error="x", rules=self.compiled, now=self.now)
             # A second end of the same attempt changes nothing.
-            assert not end(tx, row, error="x", rules=self.rules, now=self.now)
+            assert not end(tx, row, error="x", rules=self.compiled, now=self.now)
+            self.ledger.finish(tx)
 
     @rule()
     def crash_and_start_again(self) -> None:
         with self.database.transaction() as tx:
-            assert calls.recover(tx, rules=self.rules, now=self.now) == len(self.open)
+            # A new process knows nothing but what is on disk.
+            self.ledger = Ledger()
+            assert self.ledger.recover(tx, rules=self.compiled, now=self.now) == len(self.open)
+            self.ledger.finish(tx)
         self.open = []
 
-    @rule(index=st.integers(0, 2), limit=st.integers(0, 6000))
+    @rule(index=st.integers(0, 3), limit=st.integers(0, 6000))
     def change_a_limit(self, index: int, limit: int) -> None:
         changed = list(self.rules)
         if index < len(changed):
@@ -144,8 +160,8 @@ class Money(RuleBasedStateMachine):
 
     @rule()
     def drop_or_restore_a_rule(self) -> None:
-        if len(self.rules) == 3:
-            self.rules = self.rules[:2]
+        if len(self.rules) == 4:
+            self.rules = self.rules[:3]
         else:
             self.rules = (
                 *self.rules,
@@ -156,10 +172,16 @@ class Money(RuleBasedStateMachine):
     def time_passes(self, hours: int) -> None:
         self.now = Millis(self.now + hours * HOUR)
 
+    @rule()
+    def a_commit_fails(self) -> None:
+        """Memory is forgotten; what is open on disk stays open there."""
+        self.ledger.forget()
+
     @invariant()
     def totals_equal_the_ledger(self) -> None:
         if hasattr(self, "database"):
             with self.database.transaction() as tx:
+                assert self.ledger.windows.audit(tx, self.compiled) == {}
                 assert calls.audit(tx, self.rules) == {}
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import budgets
-from gateway.budgets import Admission, Charge, Meter, Shortfall, Total
+from gateway.budgets import Admission, Charge, Meter, Rules, Shortfall, Total
 from gateway.policy import BudgetRule, Limits, Window
 from gateway.values import NanoUSD
 
@@ -24,6 +24,10 @@ CHARGE = Charge("run-1", "triage", "platform", "fast", "live", at("2026-11-21T13
 def rule(**changes: object) -> BudgetRule:
     values = {"name": "daily", "limit": NanoUSD(1000), "window": Window.DAY}
     return BudgetRule(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def scope(one: BudgetRule) -> str:
+    return Rules([one]).meters(CHARGE)[1].scope
 
 
 @pytest.mark.parametrize(
@@ -56,9 +60,9 @@ def test_a_rule_counts_only_what_all_its_patterns_match() -> None:
 
 
 def test_each_agent_has_a_meter_of_its_own_where_the_rule_says_so() -> None:
-    assert budgets.meter(rule(each_agent=True), CHARGE).scope == "triage"
-    assert budgets.meter(rule(), CHARGE).scope == "*"
-    assert budgets.meter(rule(window=Window.RUN), CHARGE).scope == "run-1"
+    assert scope(rule(each_agent=True)) == "triage"
+    assert scope(rule()) == "*"
+    assert scope(rule(window=Window.RUN)) == "run-1"
 
 
 def test_a_changed_limit_keeps_the_meter_and_a_changed_pattern_gets_a_new_one() -> None:
@@ -70,7 +74,7 @@ def admit(
     limit: int, total: Total, *, wanted: int = 500, tokens: int | None = None
 ) -> Admission | Shortfall:
     limits = Limits(max_cost=NanoUSD(limit), max_tokens=tokens)
-    over = budgets.ceilings((), limits, CHARGE)
+    over = Rules(()).ceilings(limits, CHARGE)
     return budgets.admit(
         over,
         {over[0].meter: total},
@@ -98,7 +102,7 @@ def test_a_refusal_names_the_rule_and_what_is_left() -> None:
 
 
 def test_a_refusal_of_a_calendar_rule_says_when_it_resets() -> None:
-    over = budgets.ceilings((rule(limit=NanoUSD(10)),), Limits(), CHARGE)
+    over = Rules([rule(limit=NanoUSD(10))]).ceilings(Limits(), CHARGE)
     short = budgets.admit(
         over,
         {over[0].meter: Total()},
@@ -112,7 +116,7 @@ def test_a_refusal_of_a_calendar_rule_says_when_it_resets() -> None:
 
 
 def test_an_audit_rule_never_clamps_but_alerts_when_it_is_passed() -> None:
-    (ceiling,) = budgets.ceilings((rule(mode="audit"),), Limits(), CHARGE)
+    (ceiling,) = Rules([rule(mode="audit")]).ceilings(Limits(), CHARGE)
     admission = budgets.admit(
         (ceiling,),
         {ceiling.meter: Total(spent_nano=10**6)},
@@ -137,7 +141,7 @@ def test_an_admission_fits_under_every_enforced_ceiling(
     limits: list[int], spent: int, tokens: int, wanted: int, price: int
 ) -> None:
     rules = tuple(rule(name=f"r{i}", limit=NanoUSD(n)) for i, n in enumerate(limits))
-    over = budgets.ceilings(rules, Limits(), CHARGE)
+    over = Rules(rules).ceilings(Limits(), CHARGE)
     totals = {ceiling.meter: Total(spent_nano=spent) for ceiling in over}
 
     def cost(i: int, o: int) -> int:
@@ -178,4 +182,42 @@ def test_recount_adds_rows_by_their_state() -> None:
         {**base, "state": "released", "cost_nano": 0},
     ]
     counted = budgets.recount((), rows)
-    assert counted == {Meter("run", "run-1", 0): Total(100, 140, 10, 17)}
+    assert counted == {Meter("run", "run-1", 0): Total(100, 140, 10, 17, 1, 2)}
+
+
+def test_a_rule_may_be_about_a_person_or_a_tag() -> None:
+    charge = CHARGE._replace(user="ann", tags=("billing", "nightly"))
+    assert budgets.matches(rule(user="an*", tag="night*"), charge)
+    assert not budgets.matches(rule(user="bob"), charge)
+    assert not budgets.matches(rule(tag="weekly"), charge)
+    assert not budgets.matches(rule(user="?*"), CHARGE), "nobody in particular"
+    assert budgets.rule_id(rule()) != budgets.rule_id(rule(tag="x"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "total", "left"),
+    [
+        ({"requests": 3}, Total(held_requests=1, spent_requests=2), ("left_requests", 0)),
+        ({"tokens": 150}, Total(spent_tokens=60), ("left_tokens", 90)),
+    ],
+)
+def test_requests_and_tokens_are_quotas_too(
+    limits: dict[str, int], total: Total, left: tuple[str, int]
+) -> None:
+    over = Rules([rule(limit=None, **limits)]).ceilings(Limits(), CHARGE)
+    free = {over[0].meter: Total()}
+    ask = {"cost": lambda i, o: 0, "input_tokens": 100, "wanted_output": 10}
+    assert isinstance(budgets.admit(over, free, **ask), Admission)  # type: ignore[arg-type]
+    short = budgets.admit(over, {over[0].meter: total}, **ask)  # type: ignore[arg-type]
+    assert isinstance(short, Shortfall)
+    assert getattr(short, left[0]) == left[1]
+    assert "left" in short.message
+
+
+def test_a_call_that_writes_nothing_needs_no_room_for_output() -> None:
+    over = Rules([rule(limit=NanoUSD(100))]).ceilings(Limits(), CHARGE)
+    ask = {"cost": lambda i, o: i, "input_tokens": 100, "wanted_output": 0}
+    found = budgets.admit(over, {over[0].meter: Total()}, **ask)  # type: ignore[arg-type]
+    assert found == Admission(0, 100, 100)
+    short = budgets.admit(over, {over[0].meter: Total(spent_nano=1)}, **ask)  # type: ignore[arg-type]
+    assert isinstance(short, Shortfall)

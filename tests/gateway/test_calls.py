@@ -7,19 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from gateway import calls
-from gateway.budgets import Admission
-from gateway.calls import Ask, Next, Settlement, Stored
+from gateway import calls, schema
+from gateway.budgets import Admission, Rules
+from gateway.calls import Ask, Ledger, Next, Settlement, Stored
 from gateway.database import Database, Row, Transaction
 from gateway.refusals import Code, Refusal
 from gateway.values import CallKey, EffectKey, Label, NanoUSD
 from tests.gateway.stage import NOW, principal
 
+NONE = Rules(())
+ledger = Ledger()
+
 
 @pytest.fixture
 def tx(tmp_path: Path) -> Iterator[Transaction]:
     database = Database(tmp_path / "ledger.sqlite")
-    database.migrate(calls.MIGRATIONS)
+    database.migrate(schema.MIGRATIONS)
+    ledger.forget()
     with database.transaction() as opened:
         yield opened
     database.close()
@@ -42,13 +46,13 @@ def ask(key: str = "run-1/1/0", *, repeatable: bool = False, **changes: object) 
 
 def stand(tx: Transaction, asked: Ask, *live: str) -> Stored | Next | Refusal:
     keys = [CallKey.parse(key) for key in live]
-    return calls.standing(tx, asked, live=keys, rules=(), now=NOW)
+    return calls.standing(tx, ledger, asked, live=keys, rules=NONE, now=NOW)
 
 
 def reserve(tx: Transaction, asked: Ask) -> Row:
     stands = stand(tx, asked)
     assert isinstance(stands, Next)
-    return calls.reserve(
+    return ledger.reserve(
         tx,
         asked,
         attempt=stands.attempt,
@@ -57,20 +61,20 @@ def reserve(tx: Transaction, asked: Ask) -> Row:
         admission=Admission(0, 0, 0),
         price_table=None,
         label=Label(),
-        rules=(),
+        rules=NONE,
         now=NOW,
     )
 
 
 def settle(tx: Transaction, row: Row) -> None:
-    calls.settle(
+    ledger.settle(
         tx,
         row,
         Settlement(NanoUSD(0)),
-        response={"n": 1},
+        response='{"n": 1}',
         label=Label(),
         over=(),
-        rules=(),
+        rules=NONE,
         now=NOW,
     )
 
@@ -100,6 +104,7 @@ def test_a_reservation_nobody_carries_out_is_charged_and_unknown(tx: Transaction
     refused = stand(tx, ask())
     assert isinstance(refused, Refusal)
     assert refused.code is Code.OUTCOME_UNKNOWN
+    ledger.finish(tx)
     (row,) = calls.attempts(tx, ask().key)
     assert row["state"] == "unknown"
     again = stand(tx, ask())
@@ -114,7 +119,8 @@ def test_a_repeatable_call_gets_a_new_attempt_with_the_same_effect_key(tx: Trans
 
 def test_a_released_attempt_leaves_the_key_free(tx: Transaction) -> None:
     row = reserve(tx, ask())
-    calls.release(tx, row, error="refused", rules=(), now=NOW)
+    ledger.release(tx, row, error="refused", rules=NONE, now=NOW)
+    ledger.finish(tx)
     assert stand(tx, ask()) == Next(1, row["effect_key"])
 
 
@@ -137,7 +143,7 @@ def test_an_effect_of_another_run_of_the_occurrence_is_replayed(tx: Transaction)
 
 def test_an_effect_unknown_elsewhere_is_not_done_again(tx: Transaction) -> None:
     row = reserve(tx, ask("run-1/1/0"))
-    calls.lose(tx, row, error="broke off", rules=(), now=NOW)
+    ledger.lose(tx, row, error="broke off", rules=NONE, now=NOW)
     refused = stand(tx, ask("run-2/1/0"))
     assert isinstance(refused, Refusal)
     assert refused.code is Code.OUTCOME_UNKNOWN
@@ -163,8 +169,11 @@ def test_another_occurrence_is_another_effect(tx: Transaction) -> None:
 def test_recover_turns_every_open_reservation_into_unknown(tx: Transaction) -> None:
     reserve(tx, ask("run-1/1/0"))
     settle(tx, reserve(tx, ask("run-1/2/0")))
-    assert calls.recover(tx, rules=(), now=NOW) == 1
-    assert calls.recover(tx, rules=(), now=NOW) == 0
+    ledger.finish(tx)
+    restarted = Ledger()
+    assert restarted.recover(tx, rules=NONE, now=NOW) == 1
+    restarted.finish(tx)
+    assert Ledger().recover(tx, rules=NONE, now=NOW) == 0
 
 
 def test_an_alert_is_recorded_once(tx: Transaction) -> None:
@@ -175,17 +184,19 @@ def test_an_alert_is_recorded_once(tx: Transaction) -> None:
 
 def test_the_label_of_a_run_rises_with_what_it_was_given(tx: Transaction) -> None:
     who = ask().key.run
-    assert str(calls.run_label(tx, who)) == "untrusted/internal"
+    assert str(ledger.label_of(tx, who)) == "untrusted/internal"
     row = reserve(tx, ask())
     secret = Label.parse("trusted/secret")
-    calls.settle(
+    ledger.settle(
         tx,
         row,
         Settlement(NanoUSD(0)),
-        response={},
+        response="{}",
         label=secret,
         over=(),
-        rules=(),
+        rules=NONE,
         now=NOW,
     )
+    assert str(ledger.label_of(tx, who)) == "untrusted/secret"
+    ledger.finish(tx)
     assert str(calls.run_label(tx, who)) == "untrusted/secret"

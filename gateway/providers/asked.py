@@ -1,0 +1,143 @@
+"""A client's request as it came: a JSON object whose values nobody has looked into yet.
+
+Most calls go to a provider that speaks the client's own dialect. They are not read, only handled:
+the few fields that the gateway decides about are taken out and put back, everything else stays the
+bytes that it was. What costs to find out (the conversation, an estimate of images) is found out
+when it is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from gateway.policy import Api
+from gateway.providers.conversation import ModelRequest, estimate_input
+from gateway.providers.dialects import anthropic, fields, openai
+from gateway.refusals import Code, Refusal
+
+DIALECTS: Mapping[Api, ModuleType] = {"chat": openai, "messages": anthropic}
+"""How each API is read and written."""
+OUTPUT = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "responses": ("max_output_tokens",),
+    "messages": ("max_tokens",),
+    "embeddings": (),
+}
+"""The fields that limit the output; the first one is written when the client gave none."""
+STREAM_FIELDS = frozenset({"stream", "stream_options"})
+"""Left out of the request's hash: streaming or not, it is the same request."""
+HEAVY = (b"base64", b"image", b"input_audio", b"input_file", b'"file"', b"document")
+"""Where one of these stands, the length of the body says little about its tokens."""
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_any = msgspec.json.Decoder()
+
+
+@dataclass(eq=False)
+class Asked:
+    """One model request. `fields` are the raw values of its JSON object."""
+
+    api: Api
+    fields: dict[str, msgspec.Raw]
+    body: bytes
+    model: str
+    stream: bool
+
+    @classmethod
+    def read(cls, api: Api, body: bytes) -> Asked:
+        """From a request's body. Raises Refusal (invalid_request) that names the field."""
+        try:
+            found = _fields.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise fields.invalid(f"the body is not a JSON object: {error}") from None
+        asked = cls(api, found, body, "", False)
+        model, stream = asked.value("model"), asked.value("stream")
+        if not isinstance(model, str) or not model:
+            raise fields.invalid("`model` must be a string")
+        if stream is not None and not isinstance(stream, bool):
+            raise fields.invalid("`stream` must be true or false")
+        asked.model, asked.stream = model, bool(stream)
+        return asked
+
+    def value(self, name: str) -> Any:
+        """One field, read; None when it is not there. Raises Refusal (invalid_request)."""
+        raw = self.fields.get(name)
+        if raw is None:
+            return None
+        try:
+            return _any.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise fields.invalid(f"`{name}` is not JSON: {error}") from None
+
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        count = self.value("n") if "n" in self.fields else None
+        if count is None:
+            return 1
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 128:
+            raise fields.invalid("`n` must be a number from 1 to 128")
+        return count
+
+    @property
+    def output_tokens(self) -> int | None:
+        """The most output the client wants, of all answers together; None: it did not say."""
+        given = [self._count(name) for name in OUTPUT[self.api] if name in self.fields]
+        wanted = [value for value in given if value is not None]
+        return min(wanted) * self.choices if wanted else None
+
+    def _count(self, name: str) -> int | None:
+        value = self.value(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise fields.invalid(f"`{name}` must be a positive integer")
+        return value
+
+    @property
+    def with_usage(self) -> bool:
+        """Does a Chat Completions client want the usage in its stream?"""
+        if "stream_options" not in self.fields:
+            return False
+        options = self.value("stream_options")
+        return isinstance(options, dict) and bool(options.get("include_usage"))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the API and the fields as they were sent, in the order of their names."""
+        found = hashlib.sha256(self.api.encode())
+        for name in sorted(self.fields):
+            if name not in STREAM_FIELDS:
+                found.update(b"\0" + name.encode() + b"\0")
+                found.update(self.fields[name])
+        return found.hexdigest()
+
+    @cached_property
+    def input_tokens(self) -> int:
+        """Upper estimate of the input: one token per two bytes of the whole body. Where it holds
+        pictures or files, they are counted by themselves (`conversation.estimate_input`)."""
+        if any(mark in self.body for mark in HEAVY):
+            return estimate_input(self.conversation)
+        return -(-len(self.body) // 2) + 64
+
+    @cached_property
+    def conversation(self) -> ModelRequest:
+        """The request in no dialect. Raises Refusal (invalid_request) naming the field."""
+        dialect = DIALECTS.get(self.api)
+        if dialect is None:
+            raise Refusal(Code.INVALID_REQUEST, f"the {self.api} API cannot be translated")
+        document = json.loads(self.body)
+        found: ModelRequest = dialect.read(document)
+        return found
+
+    def texts(self, document: Any) -> Asked:
+        """The same request with another document: a guardrail has changed its texts."""
+        body = json.dumps(document, ensure_ascii=False).encode()
+        return Asked.read(self.api, body)
