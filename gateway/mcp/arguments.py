@@ -10,6 +10,7 @@ that needs too many steps is given up as a fault of the schema.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
@@ -30,6 +31,15 @@ _COUNTED: Final = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if"
 _LEFT_TO_THE_SERVER: Final = ("pattern", "patternProperties", "unevaluatedProperties")
 
 
+class _Work(threading.local):
+    """Steps of the check that runs in this thread."""
+
+    steps = 0
+
+
+_work = _Work()
+
+
 class _TooMuch(Exception):
     """The schema asks for more work than any honest one."""
 
@@ -39,9 +49,8 @@ def validate(tool: str, arguments: Mapping[str, Any], schema: Mapping[str, Any])
     says that the schema itself cannot be used."""
     text = json.dumps(schema, ensure_ascii=False)
     try:
-        validator, steps = _validator(text)
-        steps[0] = 0
-        errors = list(validator.iter_errors(dict(arguments)))
+        _work.steps = 0
+        errors = list(_validator(text).iter_errors(dict(arguments)))
     except (SchemaError, Unresolvable, _TooMuch, RecursionError, TypeError, ValueError) as error:
         raise Refusal(
             Code.INVALID_REQUEST,
@@ -64,8 +73,7 @@ def _words(error: ValidationError) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _validator(text: str) -> tuple[Validator, list[int]]:
-    """A validator, and its counter of steps (reset it before every use)."""
+def _validator(text: str) -> Validator:
     if len(text) > LARGEST_SCHEMA:
         raise ValueError("too large")
     schema = json.loads(text)
@@ -76,15 +84,14 @@ def _validator(text: str) -> tuple[Validator, list[int]]:
     ).rstrip("#"):
         raise ValueError("its dialect is not known")
     base.check_schema(schema)
-    steps = [0]
     rules: dict[str, Any] = dict.fromkeys(_LEFT_TO_THE_SERVER, _nothing)
     for name in _COUNTED:
         if name in base.VALIDATORS:
-            rules[name] = _counted(base.VALIDATORS[name], steps)
+            rules[name] = _counted(base.VALIDATORS[name])
     rules["additionalProperties"] = _unless_patterns(base.VALIDATORS["additionalProperties"])
     bounded: type[Validator] = extend(base, rules)  # type: ignore[no-untyped-call]
     # An empty registry: nothing is ever fetched.
-    return bounded(schema, registry=Registry()), steps
+    return bounded(schema, registry=Registry())
 
 
 Rule = Callable[..., Iterator[ValidationError] | None]
@@ -94,10 +101,10 @@ def _nothing(*_: Any) -> None:
     return None
 
 
-def _counted(rule: Rule, steps: list[int]) -> Rule:
+def _counted(rule: Rule) -> Rule:
     def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
-        steps[0] += len(value) if isinstance(value, list) else 1
-        if steps[0] > MOST_STEPS:
+        _work.steps += len(value) if isinstance(value, list) else 1
+        if _work.steps > MOST_STEPS:
             raise _TooMuch
         return rule(validator, value, instance, schema)
 

@@ -219,7 +219,7 @@ def test_only_json_is_read() -> None:
         b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":1e999}}',
         b'{"jsonrpc":"2.0","id":"\\ud800","method":"ping"}',
         b"[" * 100_000,
-        b'{"a":' * 500 + b"1" + b"}" * 500,
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":' + b'{"a":' * 500 + b"1" + b"}" * 501,
         b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]',
         b'{"jsonrpc":"1.0","id":1,"method":"ping"}',
         b'{"jsonrpc":"2.0","id":null,"method":"ping"}',

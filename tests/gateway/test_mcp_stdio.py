@@ -183,7 +183,8 @@ def test_a_child_dies_with_the_gateway_however_that_ends(tmp_path: Path) -> None
     pid = int(gateway.stdout.readline())
 
     async def play() -> None:
-        await until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        became = b"sleep\x001000\x00"
+        await until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes() == became)
         gateway.send_signal(signal.SIGKILL)
         gateway.wait()
         await until(lambda: not alive(pid))

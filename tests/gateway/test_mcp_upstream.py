@@ -570,6 +570,21 @@ def test_calls_that_fail_together_ask_for_one_new_token(world: World) -> None:
     assert len(world.fake.forms) == 2
 
 
+def test_a_token_that_was_renewed_meanwhile_is_not_forgotten(world: World) -> None:
+    with_oauth(world)
+
+    async def play() -> None:
+        tokens = world.servers._tokens
+        asked = ("hub", world.server.oauth, None)
+        first = await tokens.access(*asked)
+        tokens.forget(*asked, first)
+        second = await tokens.access(*asked)
+        tokens.forget(*asked, first)
+        assert await tokens.access(*asked) == second
+
+    world.run(play)
+
+
 def test_a_rotated_refresh_token_outlives_the_process(world: World) -> None:
     with_oauth(world, refresh_token=SecretRef(env="REFRESH"))
     plain = world.fake.token
@@ -636,6 +651,20 @@ def test_a_delegation_taken_back_ends_with_the_next_call(world: World) -> None:
         return await world.refusal()
 
     assert world.run(play).code is Code.NO_DELEGATION
+
+
+def test_another_delegation_is_used_from_the_next_call_on(world: World) -> None:
+    with_oauth(world, per_user=True)
+    delegate(world, "ann", "first")
+    world.user = "ann"
+
+    async def play() -> None:
+        await world.call()
+        delegate(world, "ann", "second")
+        await world.call()
+
+    world.run(play)
+    assert [form["refresh_token"] for form in world.fake.forms] == ["first", "second"]
 
 
 def test_a_delegation_that_is_no_longer_accepted_is_said_to_be_so(world: World) -> None:
