@@ -27,15 +27,17 @@ _FINAL: Final = (401, 403, 429, 502, 503, 504)
 """Statuses that say nothing about a server's era."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """What the server offered, and when it was asked. `unusable` says why others are left out."""
 
     at: Millis
+    epoch: int
+    """Of the connection: another one is another server, for all that is known."""
+    changes: int
+    """How often the server had said that its list has changed, when it was asked for it."""
     tools: Mapping[str, Observed]
     unusable: tuple[str, ...] = ()
-    stale: bool = False
-    """The server has said since that its list has changed."""
 
 
 @dataclass(slots=True)
@@ -51,8 +53,9 @@ class Client:
     """Each locked tool as it was when it last matched its lock."""
     alerted: dict[str, str] = field(default_factory=dict)
     """Tool to the fingerprint for which an alert was given."""
+    changes: int = 0
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _listing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _listing: asyncio.Task[Catalogue] | None = None
     _opened: int = -1
     _watch: asyncio.Task[Any] | None = None
 
@@ -63,28 +66,33 @@ class Client:
 
     def note(self, method: str) -> None:
         """A notification of the server."""
-        if method == LIST_CHANGED and self.catalogue is not None:
-            self.catalogue.stale = True
+        if method == LIST_CHANGED:
+            self.changes += 1
 
-    async def call(self, params: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
-        """The JSON-RPC response to a `tools/call`. Raises Failure, Refusal."""
-        return await self._asked("tools/call", params, headers)
+    async def call(
+        self, params: Mapping[str, Any], headers: Mapping[str, str], epoch: int | None
+    ) -> dict[str, Any]:
+        """The JSON-RPC response to a `tools/call`. Raises Failure, Refusal; Handshake when the
+        connection is not of `epoch` any more: what was known of the server must be looked at
+        again, and nothing was sent that the server has taken. None: of any."""
+        await self.open()
+        if epoch is not None and self.connection.epoch != epoch:
+            raise Handshake
+        return await self._ask("tools/call", params, headers)
 
     async def listed(self, max_age_ms: int) -> Catalogue:
         """The catalogue, asked for again if it is older than that or known to have changed.
 
         Raises Failure (not done), Refusal. However many calls want it, it is asked for once.
         """
-        async with self._listing:
-            try:
-                await self.open()
-                known, now = self.catalogue, self.clock.now()
-                if known and not known.stale and 0 <= now - known.at <= max_age_ms:
-                    return known
-                self.catalogue = await self._list()
-            except Failure as failure:
-                raise _before_anything(failure) from None
-            return self.catalogue
+        known = self.catalogue
+        if known is not None and self._holds(known, max_age_ms):
+            return known
+        if self._listing is None:
+            self._listing = asyncio.create_task(self._relist())
+            self._listing.add_done_callback(self._relisted)
+        # Shared, failures too: a server that hangs must not hang once for every caller.
+        return await asyncio.shield(self._listing)
 
     async def open(self) -> None:
         """Agree on a revision, once in an epoch. Raises Failure (not done), Refusal."""
@@ -104,27 +112,42 @@ class Client:
 
     async def close(self) -> None:
         """Let go of the server."""
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in (self._watch, self._listing):
+            if task is not None:
+                task.cancel()
         await self.connection.close()
 
     # --- inside -------------------------------------------------------------------------------
 
-    async def _asked(
+    async def _ask(
         self, method: str, params: Mapping[str, Any], headers: Mapping[str, str]
     ) -> dict[str, Any]:
-        await self.open()
-        for _ in range(2):
-            sent = params
-            if self.connection.version in MODERN:
-                sent = envelope(params, self.connection.version or "")
-            try:
-                return await self.connection.ask(
-                    method, sent, seconds=self.seconds, headers=headers
-                )
-            except Handshake:
-                await self.open()
+        version = self.connection.version
+        sent = envelope(params, version) if version in MODERN else params
+        return await self.connection.ask(method, sent, seconds=self.seconds, headers=headers)
+
+    def _holds(self, known: Catalogue, max_age_ms: int) -> bool:
+        same = known.epoch == self.connection.epoch and known.changes == self.changes
+        young = 0 <= self.clock.now() - known.at <= max_age_ms
+        return same and young and self.connection.ready
+
+    async def _relist(self) -> Catalogue:
+        try:
+            for _ in range(2):
+                try:
+                    await self.open()
+                    self.catalogue = await self._list()
+                except Handshake:
+                    continue
+                return self.catalogue
+        except Failure as failure:
+            raise _before_anything(failure) from None
         raise Failure(f"{self.where} forgets its sessions at once", done=False)
+
+    def _relisted(self, task: asyncio.Task[Catalogue]) -> None:
+        self._listing = None
+        if not task.cancelled():
+            task.exception()  # looked at: whoever wanted it may be gone
 
     async def _discover(self) -> bool:
         """Is the server modern? Raises Failure when it is, but of no revision known here."""
@@ -197,13 +220,13 @@ class Client:
         self._watch = asyncio.create_task(watch())
 
     async def _list(self) -> Catalogue:
-        begun = self.clock.now()
+        begun, epoch, changes = self.clock.now(), self.connection.epoch, self.changes
         tools: dict[str, Observed] = {}
         unusable: list[str] = []
         cursor: str | None = None
         for _ in range(MOST_PAGES):
             params = {} if cursor is None else {"cursor": cursor}
-            reply = await self._asked("tools/list", params, {})
+            reply = await self._ask("tools/list", params, {})
             result = reply.get("result")
             entries = result.get("tools") if isinstance(result, Mapping) else None
             if not isinstance(result, Mapping) or not isinstance(entries, list):
@@ -222,7 +245,7 @@ class Client:
                     tools[tool.name] = tool
             following = result.get("nextCursor")
             if following is None:
-                return Catalogue(begun, tools, tuple(unusable))
+                return Catalogue(begun, epoch, changes, tools, tuple(unusable))
             if not isinstance(following, str) or following == cursor or len(tools) > MOST_TOOLS:
                 break
             cursor = following

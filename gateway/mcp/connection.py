@@ -48,6 +48,10 @@ class Connection(Protocol):
     one_channel: bool
     """Everything comes on one channel, so that listening to notifications costs nothing."""
 
+    @property
+    def ready(self) -> bool:
+        """Is the epoch still good, as far as can be told without sending anything?"""
+
     async def start(self) -> None:
         """Be able to send. Raises Failure (not done), Refusal (a secret is missing)."""
 

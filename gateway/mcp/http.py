@@ -58,6 +58,11 @@ class HttpConnection:
         self._session: str | None = None
         self._ids = itertools.count(1)
 
+    @property
+    def ready(self) -> bool:
+        """A server that has forgotten us says so when it is asked."""
+        return True
+
     async def start(self) -> None:
         """Nothing to do: every request finds its own way."""
 

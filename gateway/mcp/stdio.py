@@ -64,17 +64,22 @@ class StdioConnection:
         self._deaths = 0
         self._not_before = Millis(0)
 
+    @property
+    def ready(self) -> bool:
+        """Does a child run, and the one that the policy asks for?"""
+        child, server = self._child, self._server()
+        asked = (server.command, server.env)
+        return child is not None and not child.dead and (child.command, child.asked) == asked
+
     async def start(self) -> None:
         """See that a child runs. Raises Failure (not done) while it may not start again yet."""
         async with self._starting:
-            server = self._server()
-            child = self._child
-            if child is not None and child.dead is None:
-                if (child.command, child.asked) == (server.command, server.env):
-                    return
-                await child.end()
-            elif child is not None:
-                self._wait_after(child)
+            if self.ready:
+                return
+            server, child = self._server(), self._child
+            if child is not None:
+                if child.dead is not None:
+                    self._wait_after(child)
                 await child.end()
             now = self._clock.now()
             secrets = {key: self._keyring.read(ref) for key, ref in server.env.items()}

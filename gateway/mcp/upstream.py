@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from gateway.clock import SystemClock
 from gateway.mcp import results
 from gateway.mcp.client import Catalogue, Client
-from gateway.mcp.connection import Connection
+from gateway.mcp.connection import Connection, Handshake
 from gateway.mcp.fingerprints import TOOL_NAME, Observed, changed
 from gateway.mcp.http import HttpConnection
 from gateway.mcp.oauth import Tokens, Vault
@@ -31,6 +31,9 @@ CHECKED_FOR_MS: Final = 300_000
 """How long a catalogue is taken for true."""
 CHECKED_FOR_WRITES_MS: Final = 60_000
 """The same, before a tool that changes anything is called."""
+
+DESCRIBE_SECONDS, SILENT_FOR_MS = 5.0, 30_000
+"""How long a listing waits for a server's words, and leaves one in peace that did not answer."""
 
 OnDrift: TypeAlias = Callable[[str, str, str, str], None]
 """(server, tool, locked fingerprint, the one seen or "" when it is gone): once for each."""
@@ -57,6 +60,8 @@ class Servers:
         self._on_drift = on_drift
         self._clients: dict[tuple[str, str, tuple[str, ...], str], Client] = {}
         self._policies: dict[str, ToolServer] = {}
+        self._silent: dict[str, int] = {}
+        """Server to the time before which a listing does not ask it again."""
 
     async def call(
         self,
@@ -76,15 +81,12 @@ class Servers:
         those that look at MCP.
         """
         client = await self._client(name, server, user)
-        seen = await self._unchanged(client, name, server, tool)
         params: dict[str, Any] = {"name": tool, "arguments": dict(arguments)}
         headers: dict[str, str] = {}
         if effect_key is not None:
             params["_meta"] = {META_EFFECT: effect_key}
             headers["idempotency-key"] = effect_key
-        if seen is not None and client.connection.version in MODERN:
-            headers |= parameter_headers(seen.input_schema, arguments)
-        reply = await client.call(params, headers)
+        reply = await self._sent(client, name, server, tool, params, headers)
         if "error" in reply:
             error = reply["error"]
             return result(f"{error.get('message')} (code {error.get('code')})", error=True)
@@ -99,7 +101,8 @@ class Servers:
         None: it says nothing, and nothing is locked. Raises Refusal (tool_changed, no_delegation,
         …), and Failure (not done) when the lock cannot be checked.
         """
-        return await self._unchanged(await self._client(name, server, user), name, server, tool)
+        client = await self._client(name, server, user)
+        return (await self._unchanged(client, name, server, tool))[0]
 
     async def catalogue(
         self, name: str, server: ToolServer, *, user: str | None = None, max_age_ms: int = 0
@@ -114,12 +117,14 @@ class Servers:
         a listing must not fail because a server is down."""
 
         async def ask(name: str, server: ToolServer) -> None:
-            if server.oauth is not None and server.oauth.per_user:
-                return  # nobody's view of such a server exists
+            per_user = server.oauth is not None and server.oauth.per_user
+            if per_user or self._clock.now() < self._silent.get(name, 0):
+                return  # nobody's view of a server that is used as a person exists
             try:
-                await self.catalogue(name, server, max_age_ms=CHECKED_FOR_MS)
-            except (Failure, Refusal):
-                return
+                async with asyncio.timeout(DESCRIBE_SECONDS):
+                    await self.catalogue(name, server, max_age_ms=CHECKED_FOR_MS)
+            except (Failure, Refusal, TimeoutError):
+                self._silent[name] = self._clock.now() + SILENT_FOR_MS
 
         await asyncio.gather(*(ask(name, server) for name, server in servers.items()))
 
@@ -138,10 +143,33 @@ class Servers:
 
     # --- inside -------------------------------------------------------------------------------
 
+    async def _sent(
+        self,
+        client: Client,
+        name: str,
+        server: ToolServer,
+        tool: str,
+        params: Mapping[str, Any],
+        headers: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """The response to a call, sent to the very server whose lock was looked at: one that was
+        started again, or has forgotten us, may be another version of itself."""
+        for _ in range(3):
+            seen, epoch = await self._unchanged(client, name, server, tool)
+            mirrored: dict[str, str] = {}
+            if seen is not None and client.connection.version in MODERN:
+                mirrored = parameter_headers(seen.input_schema, params["arguments"])
+            try:
+                return await client.call(params, {**headers, **mirrored}, epoch)
+            except Handshake:
+                continue
+        raise Failure(f"{client.where} forgets its sessions at once", done=False)
+
     async def _unchanged(
         self, client: Client, name: str, server: ToolServer, tool: str
-    ) -> Observed | None:
-        """The tool as its server describes it, if that is as it was locked."""
+    ) -> tuple[Observed | None, int | None]:
+        """The tool as its server describes it, if that is as it was locked, and the epoch in which
+        it does; None for what could not be asked and need not be."""
         if not TOOL_NAME.fullmatch(tool):
             raise Refusal(Code.UNKNOWN_TOOL, f"{tool[:80]!a} is not the name of a tool")
         kind = server.tools.get(tool, ToolClass())
@@ -152,16 +180,16 @@ class Servers:
             # Without a lock the list only makes a class stricter, and shows in which headers
             # arguments go: a server that cannot list may still be called.
             if kind.fingerprint is None and client.connection.version is not None:
-                return None
+                return None, None
             raise Failure(
                 failure.message, done=False, code=failure.code, retry_after=failure.retry_after
             ) from None
         seen = known.tools.get(tool)
         if kind.fingerprint is None:
-            return seen
+            return seen, known.epoch
         if seen is not None and seen.fingerprint == kind.fingerprint:
             client.matched[tool] = seen
-            return seen
+            return seen, known.epoch
         raise self._drifted(client, known, name, tool, kind)
 
     def _drifted(

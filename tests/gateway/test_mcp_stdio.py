@@ -313,6 +313,29 @@ def test_a_child_that_has_lived_long_is_started_again_at_once() -> None:
     stage.run(play)
 
 
+def test_a_child_that_was_started_again_is_looked_at_again(tmp_path: Path) -> None:
+    program = tmp_path / "server.py"
+    source = (HERE / "hostile_server.py").read_text()
+    program.write_text(source)
+    stage = Stage(sys.executable, str(program), "well")
+    entry = {"name": "do", "description": "Does it.", "inputSchema": {"type": "object"}}
+    kind = ToolClass(access=(Access.READ,), fingerprint=observed(entry).fingerprint)
+    stage.server = stage.server.model_copy(update={"tools": {"do": kind}})
+
+    async def play() -> Refusal:
+        await stage.text()
+        program.write_text(source.replace("Does it.", "A new version."))
+        (client,) = stage.servers._clients.values()
+        stage.clock.time += stdio.STEADY_MS
+        os.killpg(stage.pid(), signal.SIGKILL)
+        await until(lambda: client.connection._child.dead is not None)
+        with pytest.raises(Refusal) as caught:
+            await stage.text()
+        return caught.value
+
+    assert stage.run(play).code is Code.TOOL_CHANGED
+
+
 def test_a_changed_command_or_secret_is_another_child() -> None:
     stage = hostile("well", OTHER="other-secret")
 
