@@ -135,8 +135,11 @@ def listing(grants: Grants, policy: Policy, seen: Seen | None = None) -> list[di
     return sorted(found, key=lambda tool: str(tool["name"]))
 
 
-def offer(grants: Grants, policy: Policy, seen: Seen | None = None) -> Listing:
-    """`listing`, and which of it is found by searching instead of being listed."""
+def offer(
+    grants: Grants, policy: Policy, seen: Seen | None = None, *, artifacts: bool = False
+) -> Listing:
+    """`listing`, and which of it is found by searching instead of being listed; with `artifacts`,
+    a tool to read large results with, where there is any tool that could have one."""
     tools = listing(grants, policy, seen)
     large = len(tools) > DEFER_ABOVE
 
@@ -145,7 +148,7 @@ def offer(grants: Grants, policy: Policy, seen: Seen | None = None) -> Listing:
         return mode == "deferred" or (mode == "auto" and large)
 
     hidden = frozenset(tool["name"] for tool in tools if deferred(tool["name"]))
-    return Listing(tuple(tools), hidden)
+    return Listing(tuple(tools), hidden, artifacts and bool(tools))
 
 
 def undescribed(grants: Grants, policy: Policy) -> dict[str, ToolServer]:

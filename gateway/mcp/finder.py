@@ -21,6 +21,9 @@ from gateway.mcp.recorded import result
 
 FIND: Final = "interlock__find_tools"
 CALL: Final = "interlock__call_tool"
+READ: Final = "interlock__read_artifact"
+READ_BYTES, MOST_READ_BYTES = 16_384, 65_536
+"""What one reading by a model gives, unless it asks for more."""
 DEFER_ABOVE = 40
 """Granted tools over all servers; more are deferred where a server's `listing` is `auto`."""
 MOST_FOUND, MOST_BYTES = 20, 49_152
@@ -40,14 +43,18 @@ class Listing:
 
     tools: tuple[Tool, ...]
     deferred: frozenset[str] = frozenset()
+    artifacts: bool = False
+    """Models get a tool to read the rest of large results with: most can use no resources."""
 
     @cached_property
     def shown(self) -> tuple[Tool, ...]:
         """What `tools/list` lists, in the order of names."""
-        if not self.deferred:
-            return self.tools
-        plain = [tool for tool in self.tools if tool["name"] not in self.deferred]
-        return tuple(sorted([*plain, *_doors(len(self.deferred))], key=lambda tool: tool["name"]))
+        shown = [tool for tool in self.tools if tool["name"] not in self.deferred]
+        if self.deferred:
+            shown += _doors(len(self.deferred))
+        if self.artifacts:
+            shown.append(_READER)
+        return tuple(sorted(shown, key=lambda tool: str(tool["name"])))
 
     @cached_property
     def hidden(self) -> tuple[Tool, ...]:
@@ -116,6 +123,28 @@ def _words(text: str) -> list[str]:
     """Lower-case words; `createIssue` and `create_issues` are both `create`, `issue`."""
     words = (match.lower() for match in _WORD.findall(text))
     return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words]
+
+
+_READER: Final = {
+    "name": READ,
+    "description": "Read more of a large tool result that was shortened: `limit` bytes from "
+    "`offset` on.",
+    "inputSchema": {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "art-…, as the shortened result names it"},
+            "offset": {"type": "integer", "minimum": 0, "default": 0},
+            "limit": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MOST_READ_BYTES,
+                "default": READ_BYTES,
+            },
+        },
+        "required": ["id"],
+    },
+    "annotations": {"readOnlyHint": True, "openWorldHint": False},
+}
 
 
 def _doors(count: int) -> list[dict[str, Any]]:

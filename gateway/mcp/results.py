@@ -103,8 +103,9 @@ def _one_text(result: Mapping[str, Any]) -> str | None:
 def _preview(content: bytes, identity: str, most: int) -> str:
     """Two thirds from the beginning, one from the end, cut between characters."""
     note = (
-        f"[… the result has {len(content)} bytes; this is its beginning and its end. The rest: MCP "
-        f"resource interlock://artifacts/{identity}?offset=N&limit=N, or GET "
+        f"[… the result has {len(content)} bytes; this is its beginning and its end. The rest: "
+        f"interlock__read_artifact with id {identity}, MCP resource "
+        f"interlock://artifacts/{identity}?offset=N&limit=N, or GET "
         f"/v1/artifacts/{identity}?offset=N&limit=N …]"
     )
     # The answer is JSON again: leave room for its frame, and for escapes, which can double it.

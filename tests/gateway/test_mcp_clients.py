@@ -53,10 +53,11 @@ def test_the_current_client_speaks_the_stateless_protocol(
         async with Client(url) as client:
             listed = await client.list_tools()
             assert [tool.name for tool in listed.tools] == [
+                "interlock__read_artifact",
                 "sdk__add", "sdk__big", "sdk__echo", "sdk__fail",
             ]  # fmt: skip
-            assert listed.tools[0].description == "Adds two numbers."
-            assert "a" in listed.tools[0].input_schema["properties"]
+            assert listed.tools[1].description == "Adds two numbers."
+            assert "a" in listed.tools[1].input_schema["properties"]
             added = await client.call_tool("sdk__add", {"a": 1, "b": 2})
             assert (added.content[0].text, added.is_error) == ("3", False)  # type: ignore[union-attr]
             failed = await client.call_tool("sdk__fail", {})
@@ -69,6 +70,12 @@ def test_the_current_client_speaks_the_stateless_protocol(
             assert refused.value.error.data["code"] == "not_granted"
             big = await client.call_tool("sdk__big", {"count": 2000})
             assert f"{len(WHOLE.encode())} bytes" in big.content[0].text  # type: ignore[union-attr]
+            identity = big.content[0].text.partition("with id ")[2].partition(",")[0]  # type: ignore[union-attr]
+            asked = {"id": identity, "offset": len(WHOLE.encode()) - 10, "limit": 100}
+            rest = await client.call_tool("interlock__read_artifact", asked)
+            end = f"[… of {len(WHOLE.encode())} bytes; this is its end]"
+            told = rest.content[0].text  # type: ignore[union-attr]
+            assert told == f"{WHOLE.encode()[-10:].decode()}\n{end}"
             (resource,) = (await client.list_resources()).resources
             read = await client.read_resource(resource.uri)
             assert read.contents[0].text == WHOLE  # type: ignore[union-attr]
@@ -163,7 +170,11 @@ def test_a_large_catalogue_is_found_and_called_by_the_real_client(tmp_path: Path
         async def talk() -> None:
             async with Client(url) as client:
                 listed = [tool.name for tool in (await client.list_tools()).tools]
-                assert listed == ["interlock__call_tool", "interlock__find_tools"]
+                assert listed == [
+                    "interlock__call_tool",
+                    "interlock__find_tools",
+                    "interlock__read_artifact",
+                ]
                 query = {"query": "add two numbers"}
                 found = await client.call_tool("interlock__find_tools", query)
                 (best, *_) = found.structured_content["tools"]  # type: ignore[index]

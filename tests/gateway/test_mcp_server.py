@@ -300,6 +300,31 @@ def test_a_tool_is_called_the_same_through_the_deferred_door() -> None:
     assert document(wrong)["result"]["isError"] is True
 
 
+def test_a_model_reads_an_artifact_with_a_tool() -> None:
+    identity = "art-" + 32 * "a"
+    arguments = {"id": identity, "offset": 7, "limit": 10**9}
+    read = ask("tools/call", {"name": finder.READ, "arguments": arguments})
+    assert isinstance(read, ArtifactRead)
+    assert (read.id, read.offset, read.limit) == (identity, 7, finder.MOST_READ_BYTES)
+    reply = read.contents("some", media="text/plain", total=100, next_offset=11)
+    told = document(reply)["result"]["content"][0]["text"]
+    assert told == "some\n[… of 100 bytes; go on at offset 11]"
+    for wrong in (
+        {},
+        {"id": "../x"},
+        {"id": identity, "offset": -1},
+        {"id": identity, "limit": "x"},
+    ):
+        answered = ask("tools/call", {"name": finder.READ, "arguments": wrong})
+        assert document(answered)["result"]["isError"] is True
+
+
+def test_the_listing_is_needed_only_where_tools_are_shown() -> None:
+    assert exchange("tools/list").lists
+    assert not exchange("tools/call").lists
+    assert not exchange("resources/list").lists
+
+
 # --- refusals
 
 

@@ -64,9 +64,12 @@ class McpGateway:
         exchange = server.read(method, headers, body)
         if isinstance(exchange, server.Reply):
             return exchange
-        await self.servers.describe(catalogue.undescribed(self.grants, self.policy))
+        if exchange.lists:
+            await self.servers.describe(catalogue.undescribed(self.grants, self.policy))
         seen = self.servers.seen()
-        todo = server.respond(exchange, lambda: catalogue.offer(self.grants, self.policy, seen))
+        todo = server.respond(
+            exchange, lambda: catalogue.offer(self.grants, self.policy, seen, artifacts=True)
+        )
         if isinstance(todo, server.Reply):
             return todo
         try:
