@@ -25,6 +25,8 @@ from gateway.providers.upstream import Upstream, build_client
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
 from gateway.values import Millis
+from tests.gateway.stage import TOOL_KEY, policy
+from tests.gateway.stage import Stage as GatewayStage
 from tests.support import old_mcp
 
 HERE = Path(old_mcp.__file__).parent
@@ -248,6 +250,28 @@ def test_a_secret_that_is_missing_starts_nothing() -> None:
         return caught.value
 
     assert "TOKEN is empty or missing" in stage.run(play).message
+
+
+def test_the_real_gateway_starts_one_and_takes_it_along(stage: GatewayStage) -> None:
+    program = (sys.executable, str(HERE / "hostile_server.py"), "limits")
+    server = ToolServer(
+        command=program,
+        env={"TOKEN": SecretRef(env="TOOL_KEY")},
+        tools={"read": ToolClass(access=(Access.READ,))},
+    )
+    stage.publish(policy(servers={"effects": server}))
+    stage.issue()
+    stage.start(TOOL_KEY=TOOL_KEY, PROVIDER_KEY="provider-SECRET")
+    answer = stage.tool("read", text="x").json()
+    seen = json.loads(answer["result"]["content"][0]["text"])
+    assert set(seen["environment"]) - {"LC_CTYPE"} == {"PATH", "HOME", "TMPDIR", "LANG", "TOKEN"}
+    assert seen["files"] == [0, 1, 2]
+    assert stage.terminate() == 0
+
+    async def play() -> None:
+        await until(lambda: not alive(seen["pid"]))
+
+    asyncio.run(play())
 
 
 # --- what goes wrong

@@ -43,6 +43,7 @@ def limits() -> dict[str, Any]:
     names = ("DATA", "NOFILE", "NPROC", "FSIZE", "CORE", "CPU")
     return {
         **{name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[0] for name in names},
+        "pid": os.getpid(),
         "no_new_privs": status("NoNewPrivs"),
         "leader": os.getsid(0) == os.getpid() == os.getpgrp(),
         "files": sorted(int(fd.name) for fd in Path("/proc/self/fd").iterdir())[:-1],
