@@ -13,6 +13,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
@@ -24,10 +25,18 @@ from referencing.exceptions import Unresolvable
 from gateway.refusals import Code, Refusal
 
 LARGEST_SCHEMA = 262_144
-MOST_STEPS = 20_000
-"""`$ref`s followed and alternatives tried in one check; real schemas need some dozens."""
+MOST_STEPS = 50_000
+"""`$ref`s followed, alternatives tried and items looked at in one check: a second at the most."""
+MOST_UNIQUE = 1_000
+"""Items that are compared with each other; more are left to the server."""
+MOST_ERRORS = 50
+"""Looked at for the one that is told."""
 
-_COUNTED: Final = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if")
+_COUNTED: Final = (
+    *("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if", "dependentSchemas"),
+    *("items", "prefixItems", "additionalItems", "contains", "properties", "propertyNames"),
+    "additionalProperties",
+)
 _LEFT_TO_THE_SERVER: Final = ("pattern", "patternProperties", "unevaluatedProperties")
 
 
@@ -50,8 +59,14 @@ def validate(tool: str, arguments: Mapping[str, Any], schema: Mapping[str, Any])
     text = json.dumps(schema, ensure_ascii=False)
     try:
         _work.steps = 0
-        errors = list(_validator(text).iter_errors(dict(arguments)))
-    except (SchemaError, Unresolvable, _TooMuch, RecursionError, TypeError, ValueError) as error:
+        errors = list(islice(_validator(text).iter_errors(dict(arguments)), MOST_ERRORS))
+    except _TooMuch:
+        raise Refusal(
+            Code.INVALID_REQUEST,
+            f"tool {tool}: its input schema cannot be used for arguments like these: checking "
+            f"them takes more than {MOST_STEPS} steps",
+        ) from None
+    except (SchemaError, Unresolvable, RecursionError, TypeError, ValueError) as error:
         raise Refusal(
             Code.INVALID_REQUEST,
             f"tool {tool}: its input schema cannot be used ({type(error).__name__}); give it one "
@@ -88,7 +103,8 @@ def _validator(text: str) -> Validator:
     for name in _COUNTED:
         if name in base.VALIDATORS:
             rules[name] = _counted(base.VALIDATORS[name])
-    rules["additionalProperties"] = _unless_patterns(base.VALIDATORS["additionalProperties"])
+    rules["uniqueItems"] = _if_few(base.VALIDATORS["uniqueItems"])
+    rules["additionalProperties"] = _unless_patterns(rules["additionalProperties"])
     bounded: type[Validator] = extend(base, rules)  # type: ignore[no-untyped-call]
     # An empty registry: nothing is ever fetched.
     return bounded(schema, registry=Registry())
@@ -104,11 +120,21 @@ def _nothing(*_: Any) -> None:
 def _counted(rule: Rule) -> Rule:
     def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
         _work.steps += len(value) if isinstance(value, list) else 1
+        _work.steps += len(instance) if isinstance(instance, list | dict) else 0
         if _work.steps > MOST_STEPS:
             raise _TooMuch
         return rule(validator, value, instance, schema)
 
     return counted
+
+
+def _if_few(rule: Rule) -> Rule:
+    def few(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
+        if isinstance(instance, list) and len(instance) > MOST_UNIQUE:
+            return None
+        return rule(validator, value, instance, schema)
+
+    return few
 
 
 def _unless_patterns(rule: Rule) -> Rule:

@@ -348,6 +348,24 @@ def test_a_schema_that_cannot_be_used_closes_its_tool_and_not_the_gateway(schema
     assert caught.value.code is Code.INVALID_REQUEST
 
 
+@pytest.mark.parametrize(
+    "items",
+    [{"type": "string"}, {"anyOf": [{"type": "string"}, {"type": "null"}]}],
+)
+def test_arguments_without_end_are_not_looked_at_without_end(items: Any) -> None:
+    schema = {"properties": {"list": {"items": items, "uniqueItems": True}}}
+    validate("hub.open", {"list": ["x", "y"]}, schema)
+    with pytest.raises(Refusal, match="more than 50000 steps"):
+        validate("hub.open", {"list": [[n] if n % 2 else n for n in range(1_000_000)]}, schema)
+
+
+def test_uniqueness_is_checked_among_few_and_left_to_the_server_among_many() -> None:
+    schema = {"properties": {"list": {"uniqueItems": True}}}
+    with pytest.raises(Refusal, match="non-unique"):
+        validate("hub.open", {"list": [1, 1]}, schema)
+    validate("hub.open", {"list": [[n] if n % 2 else n for n in range(40_000)]}, schema)
+
+
 def test_patterns_are_left_to_the_server() -> None:
     evil = {"pattern": "^(a+)+$"}
     schema = {
