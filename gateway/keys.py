@@ -56,10 +56,14 @@ class Keyring:
                 f"no key: {where} is empty or missing in the gateway's process. Set it and "
                 "start the gateway again.",
             )
-        if value not in self._known:
-            self._known.add(value)
-            self._found(value)
+        self.learn(value)
         return value
+
+    def learn(self, secret: str) -> None:
+        """Make a secret known that was not found here, such as a token that was asked for."""
+        if secret not in self._known:
+            self._known.add(secret)
+            self._found(secret)
 
 
 def bound_to(url: str, hosts: tuple[str, ...]) -> None:

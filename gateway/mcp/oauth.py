@@ -146,6 +146,7 @@ class Tokens:
     ) -> tuple[str, Millis]:
         form = {"grant_type": "client_credentials"}
         if refresh is not None:
+            self._upstream.keyring.learn(refresh)
             form = {"grant_type": "refresh_token", "refresh_token": refresh}
         if oauth.scopes:
             form["scope"] = " ".join(oauth.scopes)
@@ -154,6 +155,7 @@ class Tokens:
         token, life = answer.get("access_token"), answer.get("expires_in", UNSAID_SECONDS)
         if not isinstance(token, str) or not token or not token.isascii():
             raise Failure(f"{_where(server)} gave no access token", done=False)
+        self._upstream.keyring.learn(token)
         rotated = answer.get("refresh_token")
         if refresh and self._vault and isinstance(rotated, str) and rotated not in ("", refresh):
             await self._vault.replace(server, person, seed=seed, old=refresh, new=rotated)

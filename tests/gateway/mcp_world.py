@@ -40,6 +40,8 @@ class World:
     def __init__(self, fake: FakeServer, directory: Path) -> None:
         self.fake = fake
         self.clock = Hands()
+        self.found: list[str] = []
+        """Every secret that writers of logs were told of."""
         self.drifts: list[tuple[str, str, str, str]] = []
         self.database = Database(directory / "db.sqlite")
         self.database.migrate(schema.MIGRATIONS)
@@ -55,7 +57,7 @@ class World:
             client = build_client()
             commits = GroupCommit(self.database)
             self.servers = Servers(
-                Upstream(client, Keyring(SECRETS)),
+                Upstream(client, Keyring(SECRETS, self.found.append)),
                 self.clock,
                 vault=Vault(self.database, commits, self.clock),
                 on_drift=lambda *drift: self.drifts.append(drift),

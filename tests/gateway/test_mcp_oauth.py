@@ -151,6 +151,15 @@ def delegate(world: World, user: str, token: str) -> None:
         oauth.delegate(tx, server="hub", user=user, refresh_token=token, now=Millis(1))
 
 
+def test_whoever_writes_logs_is_told_of_every_token(world: World) -> None:
+    with_oauth(world, per_user=True)
+    with world.database.transaction() as tx:
+        oauth.delegate(tx, server="hub", user="ann", refresh_token="ann-refresh", now=Millis(1))
+    world.user = "ann"
+    world.run(world.call)
+    assert set(world.found) == {SECRETS["CLIENT"], "ann-refresh", "t1"}
+
+
 def test_a_server_used_as_a_person_is_used_as_the_runs_person(world: World) -> None:
     with_oauth(world, per_user=True)
     delegate(world, "ann", "ann-refresh")
