@@ -62,6 +62,11 @@ class Directory:
         self._runs: dict[str, RunId] = {}
         self._policies: dict[str, InForce] = {}
 
+    @property
+    def epoch(self) -> int:
+        """What it knows is of this epoch."""
+        return self._known.epoch
+
     def refresh(self, reader: Reader) -> bool:
         """Forget what may have changed; True when something has."""
         now = epoch.current(reader)
