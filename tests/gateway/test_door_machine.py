@@ -482,6 +482,16 @@ class Gateway(RuleBasedStateMachine):
         assert held >= len(self.upstream.waiting)
 
 
+def test_a_stop_cuts_what_was_begun_with_a_token_that_has_expired_since() -> None:
+    state = Gateway()
+    state.begin()
+    state.call("run-a", None, stream=True, model="both")
+    state.time_passes(41)
+    state.stop("agent-a")
+    assert not state.upstream.waiting
+    state.teardown()
+
+
 TestGateway = Gateway.TestCase
 TestGateway.settings = settings(
     max_examples=60,
