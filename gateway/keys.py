@@ -7,7 +7,7 @@ whatever a server sends back, so that a server that echoes headers cannot put it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,8 +20,13 @@ REDACTED = "[redacted]"
 class Keyring:
     """Resolves secret references against one environment mapping and the file system."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], found: Callable[[str], None] = lambda _secret: None
+    ) -> None:
+        """`found` is told every secret that is used, once: whoever writes texts must know them."""
         self._environment = environment
+        self._found = found
+        self._known: set[str] = set()
 
     def find(self, reference: SecretRef | None, *, url: str, hosts: tuple[str, ...]) -> str | None:
         """The secret for a request to `url`, or None when none is configured.
@@ -55,6 +60,9 @@ class Keyring:
                 f"no key: {where} is empty or missing in the gateway's process. Set it and "
                 "start the gateway again.",
             )
+        if value not in self._known:
+            self._known.add(value)
+            self._found(value)
         return value
 
 

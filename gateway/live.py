@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.refusals import Code, Refusal
-from gateway.values import CallKey, Label, Millis, RunId, StepPath
+from gateway.values import CallKey, Label, Millis, Principal, RunId, StepPath
 
 WATCH_SECONDS = 0.2
 """How often running calls are checked for a revocation or a stop from another process."""
@@ -53,8 +53,15 @@ class LiveCall:
         *,
         fresh: bool = False,
         streams: bool = False,
+        who: Principal | None = None,
+        traceparent: str | None = None,
+        api: str | None = None,
     ) -> None:
         self.key = key
+        self.who = who
+        self.traceparent = traceparent
+        self.api = api
+        """The client's API; None for a tool call."""
         self.token_hash = token_hash
         self.request_hash = request_hash
         self.fresh = fresh
@@ -65,6 +72,10 @@ class LiveCall:
         self.cut: Refusal | None = None
         self.fault: Exception | None = None
         self.task: asyncio.Task[Any] | None = None
+        self.attempts = 0
+        """How often it has been sent, or was about to be."""
+        self.first: float | None = None
+        """When the first piece of the answer came, by a clock that never goes back."""
         self._pieces: list[bytes] = []
         self._sinks: list[Sink] = []
         self._end: Finished | Refusal | None = None
@@ -169,54 +180,38 @@ class LiveCalls:
         """The keys of everything else that is running."""
         return {key for key in self._calls if key != call.key}
 
-    def carry(
-        self,
-        key: CallKey,
-        token_hash: str,
-        request_hash: str,
-        run: Callable[[LiveCall], Awaitable[None]],
-        *,
-        fresh: bool,
-        streams: bool = False,
-    ) -> LiveCall:
-        """The running call of this key, started if there is none.
+    def carry(self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]) -> LiveCall:
+        """The running call of this key, which is `call` if there is none yet.
 
         Raises Refusal (request_mismatch) when the key is running for another request.
         """
-        found = self._calls.get(key)
+        found = self._calls.get(call.key)
         if found is not None:
-            if found.request_hash != request_hash:
+            if found.request_hash != call.request_hash:
                 raise Refusal(
                     Code.REQUEST_MISMATCH,
-                    f"call {key} is running for another request; a new request needs a new key",
+                    f"call {call.key} is running for another request; a new request needs a new "
+                    "key",
                 )
             return found
-        call = self._new(key, token_hash, request_hash, fresh=fresh, streams=streams)
-        call.task = asyncio.create_task(self._guard(call, run), name=f"call {key}")
+        self._add(call)
+        call.task = asyncio.create_task(self._guard(call, run), name=f"call {call.key}")
         return call
 
     async def carry_here(
-        self,
-        key: CallKey,
-        token_hash: str,
-        request_hash: str,
-        run: Callable[[LiveCall], Awaitable[None]],
+        self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]
     ) -> LiveCall:
         """Carry out a call that nobody else can ask for, in the caller's own task; returns when it
-        has ended. The key is one that `key` has made."""
-        call = self._new(key, token_hash, request_hash, fresh=True, streams=False)
+        has ended. Its key is one that `key` has made."""
+        self._add(call)
         call.task = asyncio.current_task()
         await self._guard(call, run)
         return call
 
-    def _new(
-        self, key: CallKey, token_hash: str, request_hash: str, *, fresh: bool, streams: bool
-    ) -> LiveCall:
-        call = LiveCall(key, token_hash, request_hash, fresh=fresh, streams=streams)
-        self._calls[key] = call
+    def _add(self, call: LiveCall) -> None:
+        self._calls[call.key] = call
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="cut what is barred")
-        return call
 
     async def _guard(self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]) -> None:
         try:

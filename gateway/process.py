@@ -34,6 +34,8 @@ from gateway.keys import Keyring
 from gateway.log import Log, LogHandler
 from gateway.providers.upstream import Upstream, build_client
 from gateway.refusals import Refusal
+from gateway.telemetry import Readings, Telemetry
+from gateway.telemetry.otlp import OtlpSettings
 from gateway.values import Clock
 
 CONTROL = "gateway-control.sock"
@@ -49,19 +51,25 @@ class Settings:
     host: str
     port: int
     drain_seconds: float
+    otlp: OtlpSettings | None
 
 
-def parse(arguments: Sequence[str]) -> Settings:
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Settings from the command line; argparse ends the process (status 2) on wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
     parser.add_argument("--state", type=Path, required=True, help="state directory")
     parser.add_argument("--database", type=Path, help="default: STATE/interlock.sqlite")
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
     parser.add_argument("--drain-seconds", type=float, default=30.0)
+    parser.add_argument("--otlp", metavar="URL", help="OpenTelemetry collector (HTTP) for spans")
     given = parser.parse_args(arguments)
     host, _, port = given.listen.rpartition(":")
     if not host or not port.isdigit():
         parser.error(f"--listen {given.listen}: expected HOST:PORT")
+    try:
+        otlp = OtlpSettings.from_environment(environment, url=given.otlp)
+    except ValueError as error:
+        parser.error(str(error))
     state = given.state.resolve()
     return Settings(
         state=state,
@@ -69,6 +77,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         host=host.strip("[]"),
         port=int(port),
         drain_seconds=given.drain_seconds,
+        otlp=otlp,
     )
 
 
@@ -76,13 +85,18 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
     """Run until SIGTERM or SIGINT. Raises DatabaseError, OSError (address in use)."""
     database = Database(settings.database)
     database.migrate(schema.MIGRATIONS)
-    memory = Memory()
+    telemetry = Telemetry(
+        log.redactor, otlp=settings.otlp, tell=lambda text: log.write("telemetry", text=text)
+    )
+    memory = Memory(telemetry.observe_commit)
+    telemetry.watch(Readings(reservations=lambda: memory.ledger.open))
     if lost := door.recover(database, memory, clock.now()):
         log.write("recovered", unknown=lost)
     commits = GroupCommit(database, memory)
     client = build_client()
-    inner = Door(database, commits, memory, clock, Upstream(client, Keyring(environment)))
-    app = GatewayApp(inner, clock, log, lambda: _unready(database))
+    keyring = Keyring(environment, found=lambda secret: log.redact([secret]))
+    inner = Door(database, commits, memory, clock, Upstream(client, keyring), telemetry)
+    app = GatewayApp(inner, clock, log, telemetry, lambda: _unready(database))
     loop = asyncio.get_running_loop()
     gate = Gate(loop.time)
     leaving = asyncio.Event()
@@ -126,10 +140,12 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
     gate.abort()
     sweeping.cancel()
     commits.close()
+    await asyncio.to_thread(telemetry.close, min(5.0, settings.drain_seconds))
     await client.close()
     database.close()
     for name in (READY, CONTROL):
         (settings.state / name).unlink(missing_ok=True)
+    log.close()
     log.write("stopped", cut=cut)
 
 
@@ -170,7 +186,7 @@ def _announce(state: Path, host: str, port: int, clock: Clock) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit codes: 0 stopped in good order, 1 cannot run here (says why), 2 wrong usage."""
-    settings = parse(arguments)
+    settings = parse(arguments, os.environ)
     clock = SystemClock.from_environment(os.environ)
     log = Log(clock, sys.stderr)
     logging.getLogger().addHandler(LogHandler(log))

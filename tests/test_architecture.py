@@ -22,7 +22,9 @@ PACKAGES = ("gateway", "runner", "reconciler")
 
 PURE = (
     "gateway.budgets",
+    "gateway.limits.limiter",
     "gateway.policy",
+    "gateway.routing",
     "gateway.values",
     "reconciler.approvals.decide",
     "reconciler.approvals.restore",
@@ -280,7 +282,13 @@ def test_layers_and_confinement_hold_on_an_innocent_sketch(sketch: Path) -> None
 def test_a_broken_contract_turns_the_linter_red(
     sketch: Path, module: str, line: str, contract: str
 ) -> None:
-    for room in ("gateway/keys", "runner/queue", "reconciler/cli", "reconciler/web"):
+    for room in (
+        "gateway/keys",
+        "gateway/policy",
+        "runner/queue",
+        "reconciler/cli",
+        "reconciler/web",
+    ):
         (sketch / f"{room}.py").touch()
     (sketch / module).write_text(line + "\n")
     outcome = _lint_imports(sketch)

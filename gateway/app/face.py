@@ -6,6 +6,7 @@ is read (`Exchange.principal`).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 from gateway import access
 from gateway.app.http import Exchange, as_json
-from gateway.door import Door
+from gateway.door import Door, Head
 from gateway.live import Finished, LiveCall
 from gateway.log import Log, place
 from gateway.mcp import catalogue, server
@@ -24,6 +25,7 @@ from gateway.providers.asked import Asked
 from gateway.providers.dialects import anthropic, openai
 from gateway.providers.stored import Frame
 from gateway.refusals import Code, Refusal
+from gateway.telemetry import CONTENT_TYPE, Telemetry
 from gateway.values import Clock
 
 APIS: Mapping[str, Api] = {
@@ -38,7 +40,15 @@ Reply = Callable[[Exchange], Awaitable[None]]
 class GatewayApp:
     """One app for every listener. `ready` tells why the gateway cannot serve, or None."""
 
-    def __init__(self, door: Door, clock: Clock, log: Log, ready: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        door: Door,
+        clock: Clock,
+        log: Log,
+        telemetry: Telemetry,
+        ready: Callable[[], str | None],
+    ) -> None:
+        self._telemetry = telemetry
         self._door = door
         self._clock = clock
         self._log = log
@@ -52,6 +62,7 @@ class GatewayApp:
             ("GET", "/healthz"): self._alive,
             ("HEAD", "/"): self._alive,
             ("GET", "/readyz"): self._readiness,
+            ("GET", "/metrics"): self._metrics,
         }
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -75,6 +86,11 @@ class GatewayApp:
     async def _alive(self, exchange: Exchange) -> None:
         exchange.respond(200, b'{"status": "ok"}')
 
+    async def _metrics(self, exchange: Exchange) -> None:
+        # In a thread: thousands of series take a tenth of a second to write.
+        text = await asyncio.to_thread(self._telemetry.metrics)
+        exchange.respond(200, text, content_type=CONTENT_TYPE.encode())
+
     async def _readiness(self, exchange: Exchange) -> None:
         why = self._ready()
         exchange.respond(200 if why is None else 503, as_json({"status": why or "ready"}))
@@ -84,8 +100,7 @@ class GatewayApp:
     async def _model(self, exchange: Exchange) -> None:
         caller = credential(exchange)
         asked = Asked.read(APIS[exchange.path], exchange.body)
-        key = exchange.header(b"x-interlock-call-key")
-        call = await self._door.model(caller, asked, key=key)
+        call = await self._door.model(caller, asked, head(exchange))
         if asked.stream:
             await self._stream(exchange, asked, call)
             return
@@ -100,7 +115,7 @@ class GatewayApp:
         try:
             await call.begun()
         except Refusal as refusal:
-            self._log.refused(call, refusal)
+            self._refused(call, refusal)
             raise _of(call, refusal) from None
         exchange.begin(
             200,
@@ -120,6 +135,10 @@ class GatewayApp:
             tail = b"".join(piece.data for piece in pieces) + last.tail
         exchange.end(tail + _comment(call, end))
 
+    def _refused(self, call: LiveCall, refusal: Refusal) -> None:
+        self._log.refused(call, refusal)
+        self._door.books.refused("model" if call.api else "tool", call, refusal)
+
     def _frame(self, call: LiveCall, asked: Asked) -> Frame:
         return Frame.of(call.key, asked.model, self._clock.now())
 
@@ -127,7 +146,7 @@ class GatewayApp:
         try:
             end = await call.finished()
         except Refusal as refusal:
-            self._log.refused(call, refusal)
+            self._refused(call, refusal)
             raise _of(call, refusal) from None
         self._log.answered(call, end)
         return end
@@ -206,7 +225,7 @@ class GatewayApp:
                 catalogue.canonical(name),
                 arguments,
                 request_hash=_hash(["/mcp", catalogue.canonical(name), arguments]),
-                key=exchange.header(b"x-interlock-call-key"),
+                head=head(exchange),
             )
             known = _known(call)
             end = await self._end(call)
@@ -219,7 +238,9 @@ class GatewayApp:
     # --- refusals -------------------------------------------------------------------------
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
-        self._log.write("refused", path=exchange.path, code=str(refusal.code))
+        if "call_key" not in refusal.facts:
+            self._log.write("refused", path=exchange.path[:200], code=str(refusal.code))
+            self._door.books.refused("tool" if exchange.path == "/mcp" else "model", None, refusal)
         headers: dict[bytes, bytes] = {} if refusal.retryable else {b"x-should-retry": b"false"}
         if "retry_after" in refusal.facts:
             headers[b"retry-after"] = str(refusal.facts["retry_after"]).encode()
@@ -230,6 +251,11 @@ class GatewayApp:
             exchange.abort()
         else:
             exchange.respond(refusal.status, as_json(dialect.error(refusal)), headers)
+
+
+def head(exchange: Exchange) -> Head:
+    """What comes with a request besides its body."""
+    return Head(exchange.header(b"x-interlock-call-key"), exchange.header(b"traceparent"))
 
 
 def credential(exchange: Exchange) -> str:

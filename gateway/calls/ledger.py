@@ -53,11 +53,13 @@ class Settlement:
     audio_tokens: int = 0
     begun_at: Millis | None = None
     error: str | None = None
+    cached_from: str | None = None
 
 
 _ENDED = (
     "state", "cost_nano", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens",
     "cache_write_tokens", "audio_tokens", "begun_at", "error", "response", "label", "settled_at",
+    "cached_from",
 )  # fmt: skip
 """Columns that are written when an attempt ends."""
 _COLUMNS = (
@@ -153,6 +155,43 @@ class Ledger:
         self.windows.move(tx, meters, budgets.share_of(row), rules=rules)
         return row
 
+    def cached(
+        self,
+        tx: Transaction,
+        ask: Ask,
+        source: Row,
+        *,
+        attempt: int,
+        label: Label,
+        rules: Rules,
+        now: Millis,
+    ) -> Row:
+        """Write a call that is answered with another's answer: settled at once, at no cost."""
+        row = self.reserve(
+            tx,
+            ask,
+            attempt=attempt,
+            effect_key=None,
+            target=source["target"],
+            provider=source["provider"],
+            admission=Admission(0, 0, 0),
+            price_table=None,
+            label=label,
+            rules=rules,
+            now=now,
+        )
+        self.settle(
+            tx,
+            row,
+            Settlement(NanoUSD(0), cached_from=_name(source)),
+            response=source["response"],
+            label=label,
+            over=(),
+            rules=rules,
+            now=now,
+        )
+        return {**row, "response": source["response"]}
+
     def settle(
         self,
         tx: Transaction,
@@ -184,6 +223,7 @@ class Ledger:
                 "audio_tokens": settlement.audio_tokens,
                 "begun_at": settlement.begun_at,
                 "error": settlement.error,
+                "cached_from": settlement.cached_from,
                 "response": response,
                 "label": str(label),
             },
@@ -397,6 +437,10 @@ def summary(rows: Sequence[Row]) -> tuple[int, int, int]:
 def stored(response: Any) -> str:
     """An answer as the ledger keeps it."""
     return json.dumps(response, ensure_ascii=False)
+
+
+def _name(row: Row) -> str:
+    return f"{row['run']}/{row['step']}/{row['call']}"
 
 
 def _identity(row: Row) -> Identity:

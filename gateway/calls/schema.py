@@ -146,6 +146,7 @@ MIGRATIONS = (
                 attempt BIGINT NOT NULL, expires_at BIGINT NOT NULL,
                 PRIMARY KEY (cache, namespace, request_hash)
             )""",
+            "CREATE INDEX cached_until ON cached_answers (expires_at)",
         ),
     ),
 )

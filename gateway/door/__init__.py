@@ -15,6 +15,7 @@ answer.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.access.directory import InForce, Standing
@@ -27,9 +28,18 @@ from gateway.live import LiveCall, LiveCalls
 from gateway.providers.asked import Asked
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Refusal
+from gateway.telemetry import Telemetry
 from gateway.values import Clock, Millis
 
-__all__ = ["Door"]
+__all__ = ["Door", "Head", "Memory", "recover"]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What comes with a request besides its body: the key of the call and the caller's trace."""
+
+    key: str | None = None
+    traceparent: str | None = None
 
 
 class Door:
@@ -42,36 +52,26 @@ class Door:
         memory: Memory,
         clock: Clock,
         upstream: Upstream,
+        telemetry: Telemetry,
     ) -> None:
-        self._database = database
-        self._memory = memory
-        self._clock = clock
         self.live = LiveCalls(
             lambda hashes: memory.directory.barred_among(database, hashes, now=clock.now()),
             clock.now(),
         )
-        self._books = Books(database, commits, memory, clock, self.live)
-        self._models = ModelCalls(self._books, upstream)
-        self._tools = ToolCalls(self._books, upstream)
+        self.books = Books(database, commits, memory, clock, self.live, telemetry)
+        self._models = ModelCalls(self.books, upstream)
+        self._tools = ToolCalls(self.books, upstream)
 
-    async def model(self, token_hash: str, asked: Asked, *, key: str | None) -> LiveCall:
+    async def model(self, token_hash: str, asked: Asked, head: Head) -> LiveCall:
         """Start (or find) a model call. Raises Refusal when it is refused before it begins."""
-        run = self._memory.directory.run_of(self._database, token_hash, self._clock.now())
-        identity = self.live.key(run, key)
+        call = self._call(token_hash, asked.digest, head, streams=asked.stream, api=asked.api)
 
         def carry_out(call: LiveCall) -> Awaitable[None]:
             return self._models.carry_out(call, asked)
 
-        if key is None and not asked.stream:
-            return await self.live.carry_here(identity, token_hash, asked.digest, carry_out)
-        return self.live.carry(
-            identity,
-            token_hash,
-            asked.digest,
-            carry_out,
-            fresh=key is None,
-            streams=asked.stream,
-        )
+        if call.fresh and not asked.stream:
+            return await self.live.carry_here(call, carry_out)
+        return self.live.carry(call, carry_out)
 
     async def tool(
         self,
@@ -80,22 +80,37 @@ class Door:
         arguments: Mapping[str, Any],
         *,
         request_hash: str,
-        key: str | None,
+        head: Head,
     ) -> LiveCall:
         """Start (or find) a call of `server.tool`. Raises Refusal like `model`."""
-        run = self._memory.directory.run_of(self._database, token_hash, self._clock.now())
-        return self.live.carry(
-            self.live.key(run, key),
-            token_hash,
-            request_hash,
-            lambda call: self._tools.carry_out(call, name, arguments),
-            fresh=key is None,
-        )
+        call = self._call(token_hash, request_hash, head)
+        return self.live.carry(call, lambda call: self._tools.carry_out(call, name, arguments))
 
     def caller(self, token_hash: str) -> tuple[Standing, InForce]:
         """Who calls and what may be reached now, for listings. Raises Refusal."""
-        self._memory.directory.refresh(self._database)
-        return self._books.caller(token_hash)
+        return self.books.caller(token_hash, certainly=True)
+
+    def _call(
+        self,
+        token_hash: str,
+        request_hash: str,
+        head: Head,
+        *,
+        streams: bool = False,
+        api: str | None = None,
+    ) -> LiveCall:
+        """Whose call it is. Who may not call at all is told before anything: raises Refusal."""
+        who = self.books.caller(token_hash)[0].who.principal
+        return LiveCall(
+            self.live.key(who.run, head.key),
+            token_hash,
+            request_hash,
+            fresh=head.key is None,
+            streams=streams,
+            who=who,
+            traceparent=head.traceparent,
+            api=api,
+        )
 
 
 def recover(database: Database, memory: Memory, now: Millis) -> int:

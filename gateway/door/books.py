@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from gateway import calls
 from gateway.access.directory import Directory, InForce, Standing
@@ -18,9 +19,11 @@ from gateway.budgets import Ceiling, Rules
 from gateway.calls import Ask, Ledger, Next, Settlement, Stored
 from gateway.database import Database, GroupCommit, Hooks, Row, Transaction
 from gateway.live import LiveCall, LiveCalls
+from gateway.pricing import Usage
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
-from gateway.values import Clock, Label, Millis
+from gateway.telemetry import Observation, Outcome, Telemetry
+from gateway.values import Clock, Label, Millis, NanoUSD
 
 T = TypeVar("T")
 
@@ -32,6 +35,18 @@ class Attempt:
     row: Row
     over: tuple[Ceiling, ...]
     policy: InForce
+    begun: float
+    """Seconds of a clock that never goes back."""
+
+    @property
+    def model_id(self) -> str | None:
+        """The model as its provider names it."""
+        return None
+
+    @property
+    def provider_kind(self) -> str | None:
+        """What its provider speaks."""
+        return None
 
     @property
     def label(self) -> Label:
@@ -73,12 +88,16 @@ class Books:
         memory: Memory,
         clock: Clock,
         live: LiveCalls,
+        telemetry: Telemetry,
+        monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._database = database
         self._commits = commits
         self._memory = memory
         self._clock = clock
         self._live = live
+        self._telemetry = telemetry
+        self.monotonic = monotonic
 
     @property
     def ledger(self) -> Ledger:
@@ -89,11 +108,19 @@ class Books:
         """The time for a deciding transaction."""
         return self._clock.now()
 
-    def caller(self, token_hash: str) -> tuple[Standing, InForce]:
-        """Who calls and what is in force as far as this process knows: for preparing a call, and
-        for listings. Raises Refusal."""
+    def caller(self, token_hash: str, *, certainly: bool = False) -> tuple[Standing, InForce]:
+        """Who calls and what is in force as far as this process knows, for preparing a call.
+        `certainly`: as it is on disk. Raises Refusal, and that is always certain."""
         directory = self._memory.directory
-        standing = directory.standing(self._database, token_hash, self._clock.now())
+        if certainly:
+            directory.refresh(self._database)
+        now = self._clock.now()
+        try:
+            standing = directory.standing(self._database, token_hash, now)
+        except Refusal:
+            if certainly or not directory.refresh(self._database):
+                raise
+            standing = directory.standing(self._database, token_hash, now)
         return standing, directory.in_force(self._database)
 
     def deciding(self, tx: Transaction, token_hash: str, now: Millis) -> tuple[Standing, InForce]:
@@ -108,7 +135,7 @@ class Books:
         others = () if ask.fresh and not ask.changes else self._live.others(call)
         return calls.standing(tx, self.ledger, ask, live=others, rules=rules, now=now)
 
-    async def decide(self, work: Callable[[Transaction], T]) -> T | Refusal:
+    async def decide(self, call: LiveCall, work: Callable[[Transaction], T]) -> T | Refusal:
         """Run a deciding transaction; what it refuses is returned, so that its writes stay."""
 
         def decide(tx: Transaction) -> T | Refusal:
@@ -119,16 +146,23 @@ class Books:
 
         writing = self._commits.decide(decide)
         try:
-            return await asyncio.shield(writing)
+            opened = await asyncio.shield(writing)
+            call.attempts += isinstance(opened, Attempt)
+            return opened
         except asyncio.CancelledError:
             # Cut while the reservation was being written: nothing is sent, so give it back.
             opened = await writing
             if isinstance(opened, Attempt):
-                await self.give_up(opened, Failure("cut before it was sent", done=False))
+                await self.give_up(call, opened, Failure("cut before it was sent", done=False))
             raise
 
     async def settle(
-        self, call: LiveCall, attempt: Attempt, settlement: Settlement, response: str
+        self,
+        call: LiveCall,
+        attempt: Attempt,
+        settlement: Settlement,
+        response: str,
+        usage: Usage | None = None,
     ) -> tuple[int, int, int]:
         """Write what it cost and its answer (JSON); what all attempts of the key have cost.
 
@@ -156,10 +190,11 @@ class Books:
             self.ledger.write(tx)
             return calls.summary(calls.attempts(tx, call.key))
 
+        self.observe(call, attempt, Outcome.SETTLED, usage=usage, cost=settlement.cost_nano)
         # Shielded: an answer that is here must not be lost because somebody cancels the task.
         return await asyncio.shield(self._commits.decide(write))
 
-    async def give_up(self, attempt: Attempt, failure: Failure) -> None:
+    async def give_up(self, call: LiveCall, attempt: Attempt, failure: Failure) -> None:
         """No answer: released when the other side surely did nothing, else unknown."""
 
         def write(tx: Transaction) -> None:
@@ -170,6 +205,9 @@ class Books:
             else:
                 self.ledger.release(tx, row, error=why, rules=rules, now=now)
 
+        outcome = Outcome.UNKNOWN if failure.done else Outcome.RELEASED
+        cost = attempt.row["reserved_nano"] if failure.done else 0
+        self.observe(call, attempt, outcome, code=failure.code, cost=cost)
         await asyncio.shield(self._commits.decide(write))
 
     async def abandon(self, call: LiveCall, attempt: Attempt, error: BaseException) -> None:
@@ -177,7 +215,89 @@ class Books:
         knows."""
         why = call.cut.message if call.cut else f"cut off: {type(error).__name__}"
         with contextlib.suppress(asyncio.CancelledError):
-            await self.give_up(attempt, Failure(why, done=True))
+            await self.give_up(call, attempt, Failure(why, done=True))
+
+    def observe(
+        self,
+        call: LiveCall,
+        attempt: Attempt,
+        outcome: Outcome,
+        *,
+        usage: Usage | None = None,
+        cost: int = 0,
+        code: Code | None = None,
+    ) -> None:
+        """Tell of an attempt that has ended."""
+        row = attempt.row
+        begun = attempt.begun
+        first = None if call.first is None else int((call.first - begun) * 1e6)
+        self._telemetry.observe(
+            Observation(
+                kind=row["kind"],
+                outcome=outcome,
+                started_at=row["reserved_at"],
+                duration_us=int((self.monotonic() - begun) * 1e6),
+                first_token_us=first,
+                code=code,
+                who=call.who,
+                key=call.key,
+                attempt=row["attempt"],
+                dialect=row["api"] or "mcp",
+                streamed=call.streams,
+                asked=row["asked"],
+                target=row["target"],
+                model_id=attempt.model_id,
+                provider=row["provider"],
+                provider_kind=attempt.provider_kind,
+                usage=usage,
+                cost_nano=NanoUSD(cost),
+                price_table=row["price_table"],
+                label=row["label"],
+                traceparent=call.traceparent,
+            )
+        )
+
+    def refused(
+        self, kind: Literal["model", "tool"], call: LiveCall | None, refusal: Refusal
+    ) -> None:
+        """Tell of a call that was refused; `call` is None when it never became one. One that was
+        sent has been told of by its attempts."""
+        if call is not None and call.attempts:
+            return
+        self._telemetry.observe(
+            Observation(
+                kind=kind,
+                outcome=Outcome.REFUSED,
+                started_at=self._clock.now(),
+                duration_us=0,
+                code=refusal.code,
+                who=call.who if call else None,
+                key=call.key if call else None,
+                rule=refusal.facts.get("rule"),
+                traceparent=call.traceparent if call else None,
+            )
+        )
+
+    def replayed(self, call: LiveCall, row: Row, outcome: Outcome) -> None:
+        """Tell of a call that was answered from what is stored."""
+        self._telemetry.observe(
+            Observation(
+                kind=row["kind"],
+                outcome=outcome,
+                started_at=self._clock.now(),
+                duration_us=0,
+                who=call.who,
+                key=call.key,
+                attempt=row["attempt"],
+                dialect=row["api"] or "mcp",
+                streamed=call.streams,
+                asked=row["asked"],
+                target=row["target"],
+                provider=row["provider"],
+                label=row["label"],
+                traceparent=call.traceparent,
+            )
+        )
 
     def _rules(self, tx: Transaction, attempt: Attempt) -> Rules:
         """The rules in force now; those of the reservation when the policy has gone away."""

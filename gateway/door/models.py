@@ -21,6 +21,7 @@ from gateway.providers.stored import Frame
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure, Target
+from gateway.telemetry import Outcome
 from gateway.values import Label, Millis, NanoUSD, Principal
 
 
@@ -31,6 +32,14 @@ class ModelAttempt(Attempt):
     target: Target
     output_tokens: int
     price: PriceList | None
+
+    @property
+    def model_id(self) -> str | None:
+        return self.target.model.id
+
+    @property
+    def provider_kind(self) -> str | None:
+        return self.target.provider.kind
 
 
 class ModelCalls:
@@ -47,9 +56,11 @@ class ModelCalls:
         number = 0
         while True:
             opened = await self._books.decide(
-                lambda tx, n=number: self._open(tx, call, asked, n)  # type: ignore[misc]
+                call,
+                lambda tx, n=number: self._open(tx, call, asked, n),  # type: ignore[misc]
             )
             if isinstance(opened, Stored):
+                self._books.replayed(call, opened.row, Outcome.REPLAYED)
                 return replay(call, asked, frame, opened)
             if isinstance(opened, Refusal):
                 raise opened if not failures else exhausted(failures)
@@ -58,7 +69,7 @@ class ModelCalls:
             try:
                 end = await self._stream(call, opened, asked, frame)
             except Failure as failure:
-                await self._books.give_up(opened, failure)
+                await self._books.give_up(call, opened, failure)
                 failures.append(failure)
                 if call.said or not failure.fallback:
                     raise exhausted(failures) from None
@@ -121,7 +132,15 @@ class ModelCalls:
             rules=policy.rules,
             now=now,
         )
-        return ModelAttempt(row, tuple(over), policy, target, admission.output_tokens, price)
+        return ModelAttempt(
+            row,
+            tuple(over),
+            policy,
+            self._books.monotonic(),
+            target,
+            admission.output_tokens,
+            price,
+        )
 
     async def _stream(
         self, call: LiveCall, attempt: ModelAttempt, asked: Asked, frame: Frame
@@ -144,6 +163,7 @@ class ModelCalls:
             async with aclosing(stream(serving)) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
                     if call.target is None:
+                        call.first = self._books.monotonic()
                         call.begin(target=target.name, label=attempt.label, effect_key=None)
                     if isinstance(piece, End):
                         return piece
@@ -177,7 +197,7 @@ class ModelCalls:
             reasoning_tokens=usage.reasoning,
             error=error,
         )
-        cost, read, written = await self._books.settle(call, attempt, settlement, end.stored)
+        cost, read, written = await self._books.settle(call, attempt, settlement, end.stored, usage)
         call.finish(Finished(cost, read, written, stored=end.stored, body=end.body, tail=end.tail))
 
 

@@ -20,6 +20,7 @@ from gateway.policy import ToolServer
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
+from gateway.telemetry import Outcome
 from gateway.values import Label, NanoUSD, Purpose
 
 
@@ -41,8 +42,9 @@ class ToolCalls:
 
     async def carry_out(self, call: LiveCall, name: str, arguments: Mapping[str, Any]) -> None:
         """Call the tool, on its server or in the recorded world. Raises Refusal."""
-        opened = await self._books.decide(lambda tx: self._open(tx, call, name, arguments))
+        opened = await self._books.decide(call, lambda tx: self._open(tx, call, name, arguments))
         if isinstance(opened, Stored):
+            self._books.replayed(call, opened.row, Outcome.REPLAYED)
             return replay(call, opened)
         if isinstance(opened, Refusal):
             raise opened
@@ -51,7 +53,7 @@ class ToolCalls:
         try:
             answer = await self._answer(opened, name, arguments, effect_key)
         except Failure as failure:
-            await self._books.give_up(opened, failure)
+            await self._books.give_up(call, opened, failure)
             if failure.done and not opened.tool.kind.repeatable:
                 raise Refusal(
                     Code.OUTCOME_UNKNOWN,
@@ -63,7 +65,7 @@ class ToolCalls:
         except Refusal as refused:
             # A key that is missing or may not be sent there: nothing has left this process.
             await self._books.give_up(
-                opened, Failure(refused.message, done=False, code=refused.code)
+                call, opened, Failure(refused.message, done=False, code=refused.code)
             )
             raise
         except BaseException as error:
@@ -111,7 +113,9 @@ class ToolCalls:
         # An eval never reaches a real server, even when nobody recorded anything for it.
         real = who.recorded is None and who.principal.purpose is Purpose.LIVE
         server = policy.policy.servers[name.partition(".")[0]] if real else None
-        return ToolAttempt(row, (), policy, tool, server, who.recorded or ())
+        return ToolAttempt(
+            row, (), policy, self._books.monotonic(), tool, server, who.recorded or ()
+        )
 
     async def _answer(
         self, attempt: ToolAttempt, name: str, arguments: Mapping[str, Any], effect_key: str | None

@@ -59,7 +59,7 @@ class Provider(Frozen):
     max_concurrent: int | None = None
     """Calls at once; more wait, and teams take turns. None: as many as come."""
     max_waiting: int = 256
-    """Calls that may wait for a place; one more is refused with Retry-After."""
+    """Calls of one team that may wait for a place; one more is refused with Retry-After."""
 
 
 class Model(Frozen):

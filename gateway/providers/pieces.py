@@ -23,12 +23,10 @@ class End:
 
     `body` is the response of a client that does not stream, `tail` what is still to be sent to one
     that does. `usage` is None when the provider did not say. `stored` is the answer as the ledger
-    keeps it, JSON (docs/formats/calls.md); `final`: it ended by itself, so that an equal request
-    may be answered with it.
+    keeps it, JSON (docs/formats/calls.md).
     """
 
     usage: Usage | None
     stored: str
     body: bytes = b""
     tail: bytes = b""
-    final: bool = True
