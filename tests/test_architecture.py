@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("gateway", "runner", "reconciler")
 
 PURE = (
+    "gateway.backtest",
     "gateway.budgets",
     "gateway.limits.limiter",
     "gateway.policy",

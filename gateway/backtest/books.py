@@ -1,0 +1,156 @@
+"""One side while it is replayed: its prices, and what its budgets and rate limits have counted."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gateway import budgets, pricing
+from gateway.backtest.outcome import Reason
+from gateway.backtest.recorded import Agent, RecordedCall, Side
+from gateway.backtest.verdicts import YES, Verdict, Way
+from gateway.budgets import Ceiling, Charge, Meter, Rules, Shortfall, Total
+from gateway.limits.limiter import Limiter, Refused, Traits
+from gateway.policy import Grants
+from gateway.pricing import PriceList, Usage
+from gateway.values import Millis
+
+KEPT: Final = 50_000
+"""What is remembered of runs and their budgets before it is looked up again."""
+_DAY: Final = 86_400_000
+
+
+class Books:
+    """One side while it is replayed: its prices, and what its budgets have counted so far."""
+
+    def __init__(self, side: Side, priced_at: Millis) -> None:
+        self.side = side
+        self.policy = side.policy
+        self._digest = side.policy.digest()
+        self._rules = Rules(side.policy.budgets)
+        self._priced_at = priced_at
+        self._agents: dict[str, Agent | None] = {}
+        self._prices: dict[str, PriceList | None] = {}
+        self._totals: dict[Meter, Total] = {}
+        self._limiter = Limiter()
+        self._over: dict[Any, tuple[tuple[tuple[Ceiling, Total], ...], tuple[Total, ...]]] = {}
+
+    def agent(self, name: str) -> Agent | None:
+        """The agent of that recorded name."""
+        if name not in self._agents:
+            self._agents[name] = self.side.agent(name)
+        return self._agents[name]
+
+    def price(self, target: str) -> PriceList | None:
+        """What a model costs; None: nobody knows, or there is no such model."""
+        if target not in self._prices:
+            model = self.policy.models.get(target)
+            provider = self.policy.providers.get(model.provider) if model else None
+            self._prices[target] = (
+                pricing.price_of(model, provider, self._digest, self._priced_at)
+                if model and provider
+                else None
+            )
+        return self._prices[target]
+
+    def cost(self, call: RecordedCall, target: str) -> int:
+        """What the call costs here: nothing where the price is not known, as booked where the
+        answer was lost."""
+        if call.lost:
+            return call.cost_nano
+        price = self.price(target)
+        return price.cost(_usage(call)) if price else 0
+
+    def objection(self, call: RecordedCall, way: Way, target: str) -> Verdict:
+        """Whether price and budgets let a call of this target through, as things stand."""
+        assert way.agent is not None
+        checks, _ = self._counted(call, way.agent, way.grants, target)
+        if not checks:
+            return YES
+        price = self.price(target)
+        if price is None and any(c.limit_nano is not None for c, _ in checks):
+            return Verdict(Reason.PRICE, target)
+        tokens = call.input_tokens + call.output_tokens
+        worst = price.worst(call.input_tokens, call.output_tokens) if price else 0
+        for ceiling, total in checks:
+            nano, most, times = ceiling.limit_nano, ceiling.limit_tokens, ceiling.limit_requests
+            if (
+                (nano is not None and total.spent_nano + worst > nano)
+                or (most is not None and total.spent_tokens + tokens > most)
+                or (times is not None and total.spent_requests >= times)
+            ):
+                break
+        else:
+            return YES
+        # It does not fit as it was. The door would shorten its answer before it refuses it.
+        answer = budgets.admit(
+            [ceiling for ceiling, _ in checks],
+            {ceiling.meter: total for ceiling, total in checks},
+            cost=price.worst if price else lambda _input, _output: 0,
+            input_tokens=call.input_tokens,
+            wanted_output=call.output_tokens,
+        )
+        if isinstance(answer, Shortfall):
+            return Verdict(Reason.BUDGET, answer.ceiling.name)
+        return YES
+
+    def limited(self, call: RecordedCall, agent: Agent, target: str) -> Verdict:
+        """Count the call in the rate limits, and whether they have room for it."""
+        rules = self.policy.rate_limits
+        if not rules:
+            return YES
+        model = call.kind == "model"
+        traits = Traits(
+            agent.name,
+            agent.policy.team,
+            (call.asked, target) if model else (),
+            None if model else call.asked,
+        )
+        answer = self._limiter.admit(
+            rules, traits, tokens=call.input_tokens + call.output_tokens, now=call.at
+        )
+        return Verdict(Reason.RATE, answer.rule) if isinstance(answer, Refused) else YES
+
+    def charge(
+        self, call: RecordedCall, agent: Agent, grants: Grants, target: str, cost: int
+    ) -> None:
+        """Count the call in every budget's window that counts it."""
+        tokens = call.input_tokens + call.output_tokens
+        for total in self._counted(call, agent, grants, target)[1]:
+            total.spent_nano += cost
+            total.spent_tokens += tokens
+            total.spent_requests += 1
+
+    def _counted(
+        self, call: RecordedCall, agent: Agent, grants: Grants, target: str
+    ) -> tuple[tuple[tuple[Ceiling, Total], ...], tuple[Total, ...]]:
+        """The enforced ceilings over a call with their totals, and every total that counts it."""
+        key = (call.run, call.role, target, call.at // _DAY, call.user, call.tags, call.purpose)
+        found = self._over.get(key)
+        if found is None:
+            charge = Charge(
+                run=call.run,
+                agent=agent.name,
+                team=agent.policy.team,
+                model=target,
+                purpose=call.purpose,
+                at=call.at,
+                user=call.user,
+                tags=call.tags,
+            )
+            counting = tuple(self._total(meter) for meter in self._rules.meters(charge))
+            checks = tuple(
+                (ceiling, self._total(ceiling.meter))
+                for ceiling in self._rules.ceilings(grants.limits, charge)
+                if ceiling.enforce
+            )
+            if len(self._over) >= KEPT:
+                self._over.clear()
+            found = self._over[key] = (checks, counting)
+        return found
+
+    def _total(self, meter: Meter) -> Total:
+        return self._totals.setdefault(meter, Total())
+
+
+def _usage(call: RecordedCall) -> Usage:
+    return Usage(call.input_tokens, call.output_tokens, call.cached_tokens, call.reasoning_tokens)

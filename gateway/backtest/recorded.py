@@ -1,0 +1,56 @@
+"""What is replayed, and against what: values only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from gateway.policy import AgentPolicy, Policy
+from gateway.values import Millis
+
+
+class RecordedCall(NamedTuple):
+    """One attempt that was sent (a row of the ledger), or a tool call that was refused (the
+    journal). `arguments` are None where nobody recorded them. `lost`: the answer never came, and
+    `cost_nano` is what was booked for it; its tokens are those reserved."""
+
+    run: str
+    step: str
+    call: int
+    kind: Literal["model", "tool"]
+    agent: str
+    role: str
+    at: Millis
+    asked: str
+    target: str
+    purpose: str = "live"
+    cost_nano: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    lost: bool = False
+    user: str | None = None
+    tags: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One agent as a side declares it. `asks`: the model that each of its roles asks for; a role
+    that is not there (a caller from outside) asks for what it likes."""
+
+    name: str
+    policy: AgentPolicy
+    asks: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One policy, and who is declared under it. `agent` finds an agent by the name that its calls
+    were recorded under: a renamed one is found by both of its names."""
+
+    policy: Policy
+    agent: Callable[[str], Agent | None]
