@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from gateway import budgets, pricing
 from gateway.backtest.outcome import Reason
 from gateway.backtest.recorded import Agent, RecordedCall, Side
-from gateway.backtest.verdicts import YES, Verdict, Way
+from gateway.backtest.verdicts import YES, Verdict
 from gateway.budgets import Ceiling, Charge, Meter, Rules, Shortfall, Total
 from gateway.limits.limiter import Limiter, Refused, Traits
 from gateway.policy import Grants
 from gateway.pricing import PriceList, Usage
-from gateway.values import Millis
+from gateway.values import Millis, Purpose
 
 KEPT: Final = 50_000
 """What is remembered of runs and their budgets before it is looked up again."""
 _DAY: Final = 86_400_000
+Checks: TypeAlias = tuple[tuple[Ceiling, Total], ...]
+"""Ceilings that are enforced over a call, each with what it has counted so far."""
 
 
 class Books:
@@ -32,7 +34,7 @@ class Books:
         self._prices: dict[str, PriceList | None] = {}
         self._totals: dict[Meter, Total] = {}
         self._limiter = Limiter()
-        self._over: dict[Any, tuple[tuple[tuple[Ceiling, Total], ...], tuple[Total, ...]]] = {}
+        self._over: dict[Any, tuple[Checks, tuple[Total, ...]]] = {}
 
     def agent(self, name: str) -> Agent | None:
         """The agent of that recorded name."""
@@ -53,17 +55,15 @@ class Books:
         return self._prices[target]
 
     def cost(self, call: RecordedCall, target: str) -> int:
-        """What the call costs here: nothing where the price is not known, as booked where the
-        answer was lost."""
-        if call.lost:
+        """What the call costs here: nothing where the price is not known, as booked where that
+        does not follow from tokens."""
+        if call.booked:
             return call.cost_nano
         price = self.price(target)
         return price.cost(_usage(call)) if price else 0
 
-    def objection(self, call: RecordedCall, way: Way, target: str) -> Verdict:
+    def objection(self, call: RecordedCall, target: str, checks: Checks) -> Verdict:
         """Whether price and budgets let a call of this target through, as things stand."""
-        assert way.agent is not None
-        checks, _ = self._counted(call, way.agent, way.grants, target)
         if not checks:
             return YES
         price = self.price(target)
@@ -110,21 +110,11 @@ class Books:
         )
         return Verdict(Reason.RATE, answer.rule) if isinstance(answer, Refused) else YES
 
-    def charge(
-        self, call: RecordedCall, agent: Agent, grants: Grants, target: str, cost: int
-    ) -> None:
-        """Count the call in every budget's window that counts it."""
-        tokens = call.input_tokens + call.output_tokens
-        for total in self._counted(call, agent, grants, target)[1]:
-            total.spent_nano += cost
-            total.spent_tokens += tokens
-            total.spent_requests += 1
-
-    def _counted(
+    def counted(
         self, call: RecordedCall, agent: Agent, grants: Grants, target: str
-    ) -> tuple[tuple[tuple[Ceiling, Total], ...], tuple[Total, ...]]:
+    ) -> tuple[Checks, tuple[Total, ...]]:
         """The enforced ceilings over a call with their totals, and every total that counts it."""
-        key = (call.run, call.role, target, call.at // _DAY, call.user, call.tags, call.purpose)
+        key = (call.run, call.role, target, call.at // _DAY, call.user, call.tags)
         found = self._over.get(key)
         if found is None:
             charge = Charge(
@@ -132,7 +122,7 @@ class Books:
                 agent=agent.name,
                 team=agent.policy.team,
                 model=target,
-                purpose=call.purpose,
+                purpose=Purpose.LIVE,
                 at=call.at,
                 user=call.user,
                 tags=call.tags,

@@ -11,9 +11,13 @@ from gateway.values import Millis
 
 
 class RecordedCall(NamedTuple):
-    """One attempt that was sent (a row of the ledger), or a tool call that was refused (the
-    journal). `arguments` are None where nobody recorded them. `lost`: the answer never came, and
-    `cost_nano` is what was booked for it; its tokens are those reserved."""
+    """One attempt of a live run that was sent (a row of the ledger), or a tool call that was
+    refused (the journal).
+
+    `arguments` are None where nobody recorded them. `booked`: it costs what was booked for it,
+    whatever the price, because its answer was lost (then its tokens are those reserved) or came
+    from a cache.
+    """
 
     run: str
     step: str
@@ -24,17 +28,15 @@ class RecordedCall(NamedTuple):
     at: Millis
     asked: str
     target: str
-    purpose: str = "live"
     cost_nano: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
-    lost: bool = False
+    booked: bool = False
     user: str | None = None
     tags: tuple[str, ...] = ()
     arguments: Mapping[str, Any] | None = None
-    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ def backtest(
 ) -> Outcome:
     """Replay calls, in the order they were made, against both sides.
 
-    Calls for evals count against budgets and are not judged. `priced_at`: prices are those of
-    this time on both sides. A budget's window begins empty at the first call that is given.
+    `priced_at`: prices are those of this time on both sides. A budget's window begins empty at the
+    first call that is given.
     """
     replay = _Replay(Books(before, priced_at), Books(after, priced_at))
     for call in recorded:
@@ -83,8 +83,7 @@ class _Replay:
             self._strangers += 1
             return
         if call.kind == "tool":
-            if call.purpose == "live":
-                self._tool(call)
+            self._tool(call)
         else:
             self._model(call)
 
@@ -94,20 +93,18 @@ class _Replay:
         served, now_served = pair.served or pair.now_served, pair.now_served or pair.served
         one, two = pair.before.agent or pair.after.agent, pair.after.agent or pair.before.agent
         if served is None or now_served is None or one is None or two is None:
-            if call.purpose == "live":
-                self._count(call, pair.before.verdict, pair.after.verdict)
+            self._count(call, pair.before.verdict, pair.after.verdict)
             return
         then = self._judged(self._before, call, pair.before, one, served)
         now = self._judged(self._after, call, pair.after, two, now_served)
-        if call.purpose == "live":
-            tally = self._count(call, then.verdict, now.verdict)
-            if then.verdict.reason is None:
-                tally.before += then.cost
-            if now.verdict.reason is None:
-                tally.after += now.cost
-                tally.unpriced += not call.lost and self._after.price(now_served) is None
-                if then.verdict.reason is None and served != now_served:
-                    tally.rerouted[served, now_served] += 1
+        tally = self._count(call, then.verdict, now.verdict)
+        if then.verdict.reason is None:
+            tally.before += then.cost
+        if now.verdict.reason is None:
+            tally.after += now.cost
+            tally.unpriced += not call.booked and self._after.price(now_served) is None
+            if then.verdict.reason is None and served != now_served:
+                tally.rerouted[served, now_served] += 1
 
     def _judged(
         self, books: Books, call: RecordedCall, way: Way, agent: Agent, target: str
@@ -115,11 +112,16 @@ class _Replay:
         """What one side says of a model call; and it is counted there."""
         room = books.limited(call, agent, target)
         verdict = room if way.verdict.reason is None else way.verdict
+        checks, counting = books.counted(call, agent, way.grants, target)
         if verdict.reason is None:
-            verdict = books.objection(call, way, target)
+            verdict = books.objection(call, target, checks)
         other = self._after if books is self._before else self._before
         cost = (books if way.targets else other).cost(call, target)
-        books.charge(call, agent, way.grants, target, cost)
+        tokens = call.input_tokens + call.output_tokens
+        for total in counting:
+            total.spent_nano += cost
+            total.spent_tokens += tokens
+            total.spent_requests += 1
         return _Judged(verdict, cost)
 
     def _pair(self, call: RecordedCall) -> _Pair:

@@ -18,7 +18,7 @@ MINUTE = 60_000
 
 gaps = st.integers(0, 2 * 24 * 60)
 model_calls = st.builds(
-    lambda name, target, agent, gap, size, lost, purpose, run: (
+    lambda name, target, agent, gap, size, lost, run: (
         gap,
         {
             "asked": name,
@@ -27,8 +27,7 @@ model_calls = st.builds(
             "input_tokens": size,
             "output_tokens": size // 9,
             "cost_nano": size * 1_111,
-            "lost": lost,
-            "purpose": purpose,
+            "booked": lost,
             "run": f"run-{agent}-{run}",
         },
     ),
@@ -38,7 +37,6 @@ model_calls = st.builds(
     gaps,
     st.integers(0, 9_000),
     st.booleans(),
-    st.sampled_from(("live", "live", "eval")),
     st.integers(0, 3),
 )
 tool_calls = st.tuples(
@@ -123,7 +121,7 @@ def test_every_call_and_every_cost_is_told_once(
     calls: list[RecordedCall], before: Side, after: Side
 ) -> None:
     found = _replay(calls, before, after)
-    live = [c for c in calls if c.purpose == "live" and c.agent != "user:ines"]
+    live = [c for c in calls if c.agent != "user:ines"]
     assert found.calls == len(live)
     assert sum(a.recorded_nano for a in found.agents) == sum(c.cost_nano for c in live)
     assert found.strangers == sum(c.agent == "user:ines" for c in calls)
