@@ -72,6 +72,10 @@ class LiveCall:
         self.cut: Refusal | None = None
         self.fault: Exception | None = None
         self.task: asyncio.Task[Any] | None = None
+        self.findings: list[tuple[str, int]] = []
+        """What guardrails found: (rule, how often)."""
+        self.audited: list[str] = []
+        """Rules in audit mode that would have refused."""
         self.attempts = 0
         """How often it has been sent, or was about to be."""
         self.first: float | None = None

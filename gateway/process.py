@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import itertools
 import json
 import logging
 import os
@@ -34,12 +35,14 @@ from gateway.keys import Keyring
 from gateway.log import Log, LogHandler
 from gateway.providers.upstream import Upstream, build_client
 from gateway.refusals import Refusal
-from gateway.telemetry import Readings, Telemetry
+from gateway.telemetry import Telemetry
 from gateway.telemetry.otlp import OtlpSettings
 from gateway.values import Clock
 
 CONTROL = "gateway-control.sock"
 READY = "gateway.json"
+KEEP_SECONDS = 5
+"""How often it is written down where rate limits stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,14 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
         log.redactor, otlp=settings.otlp, tell=lambda text: log.write("telemetry", text=text)
     )
     memory = Memory(telemetry.observe_commit)
-    telemetry.watch(Readings(reservations=lambda: memory.ledger.open))
     if lost := door.recover(database, memory, clock.now()):
         log.write("recovered", unknown=lost)
     commits = GroupCommit(database, memory)
     client = build_client()
     keyring = Keyring(environment, found=lambda secret: log.redact([secret]))
     inner = Door(database, commits, memory, clock, Upstream(client, keyring), telemetry)
+    inner.load(database)
+    telemetry.watch(inner.readings())
     app = GatewayApp(inner, clock, log, telemetry, lambda: _unready(database))
     loop = asyncio.get_running_loop()
     gate = Gate(loop.time)
@@ -124,7 +128,7 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
     _announce(settings.state, host, port, clock)
     log.write("ready", host=host, port=port, pid=os.getpid())
 
-    sweeping = asyncio.create_task(_sweep(gate), name="close who is slow")
+    sweeping = asyncio.create_task(_sweep(gate, inner), name="close who is slow")
     await leaving.wait()
 
     runs.stop()
@@ -139,6 +143,7 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
         await asyncio.sleep(0.01)
     gate.abort()
     sweeping.cancel()
+    await inner.keep()
     commits.close()
     await asyncio.to_thread(telemetry.close, min(5.0, settings.drain_seconds))
     await client.close()
@@ -149,10 +154,12 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
     log.write("stopped", cut=cut)
 
 
-async def _sweep(gate: Gate) -> None:
-    while True:
+async def _sweep(gate: Gate, inner: Door) -> None:
+    for second in itertools.count(1):
         await asyncio.sleep(1)
         gate.sweep()
+        if second % KEEP_SECONDS == 0:
+            await inner.keep()
 
 
 def _unready(database: Database) -> str | None:

@@ -72,4 +72,3 @@ def keep(tx: Transaction, where: Shelf, row: Row, now: Millis) -> None:
         attempt=row["attempt"],
         until=now + where.rule.ttl_ms,
     )
-

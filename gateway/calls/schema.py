@@ -136,8 +136,8 @@ MIGRATIONS = (
             "INSERT INTO access_epoch (id, epoch) VALUES (1, 0)",
             # Where rate limits stood, so that a restart does not begin a day's window anew.
             """CREATE TABLE rate_limits (
-                rule TEXT NOT NULL, scope TEXT NOT NULL, kind TEXT NOT NULL, tat BIGINT NOT NULL,
-                PRIMARY KEY (rule, scope, kind)
+                rule TEXT NOT NULL, scope TEXT NOT NULL, tat BIGINT NOT NULL,
+                PRIMARY KEY (rule, scope)
             )""",
             # Which settled call answers an equal request, and until when.
             """CREATE TABLE cached_answers (

@@ -20,15 +20,18 @@ from typing import Any
 
 from gateway.access.directory import InForce, Standing
 from gateway.budgets import Rules
-from gateway.database import Database, GroupCommit
+from gateway.database import Database, GroupCommit, Transaction
 from gateway.door.books import Books, Memory
+from gateway.door.guarding import Guarding
 from gateway.door.models import ModelCalls
 from gateway.door.tools import ToolCalls
+from gateway.limits import Limiter, MeterRow
 from gateway.live import LiveCall, LiveCalls
 from gateway.providers.asked import Asked
+from gateway.providers.services import services
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Refusal
-from gateway.telemetry import Telemetry
+from gateway.telemetry import Readings, Telemetry
 from gateway.values import Clock, Millis
 
 __all__ = ["Door", "Head", "Memory", "recover"]
@@ -59,15 +62,49 @@ class Door:
             clock.now(),
         )
         self.books = Books(database, commits, memory, clock, self.live, telemetry)
-        self._models = ModelCalls(self.books, upstream)
-        self._tools = ToolCalls(self.books, upstream)
+        self.limiter = Limiter()
+        guarding = Guarding(services(upstream))
+        self.models = ModelCalls(self.books, upstream, guarding, self.limiter)
+        self._tools = ToolCalls(self.books, upstream, guarding, self.limiter)
+        self._commits = commits
+        self._memory = memory
+        self._clock = clock
+
+    def readings(self) -> Readings:
+        """What is asked at every scrape of the metrics."""
+        return Readings(
+            reservations=lambda: self._memory.ledger.open,
+            waiting=lambda: {
+                name: waiting for name, (_, waiting) in self.models.lanes.occupancy().items()
+            },
+            breakers=lambda: {
+                f"{each.provider}/{each.model}": each.state.value
+                for each in self.models.router.standing(self._clock.now())
+            },
+        )
+
+    def load(self, database: Database) -> None:
+        """Go on with the rate limits where the last process stood."""
+        rows = database.read("SELECT rule, scope, tat FROM rate_limits")
+        self.limiter.load([MeterRow(r["rule"], r["scope"], Millis(r["tat"])) for r in rows])
+
+    async def keep(self) -> None:
+        """Write down where the rate limits stand; now and then, and at the end."""
+        rows = [row._asdict() for row in self.limiter.dump(self._clock.now())]
+
+        def write(tx: Transaction) -> None:
+            tx.execute("DELETE FROM rate_limits")
+            tx.many("INSERT INTO rate_limits (rule, scope, tat) VALUES (:rule, :scope, :tat)", rows)
+
+        if rows:
+            await self._commits.write(write)
 
     async def model(self, token_hash: str, asked: Asked, head: Head) -> LiveCall:
         """Start (or find) a model call. Raises Refusal when it is refused before it begins."""
         call = self._call(token_hash, asked.digest, head, streams=asked.stream, api=asked.api)
 
         def carry_out(call: LiveCall) -> Awaitable[None]:
-            return self._models.carry_out(call, asked)
+            return self.models.carry_out(call, asked)
 
         if call.fresh and not asked.stream:
             return await self.live.carry_here(call, carry_out)

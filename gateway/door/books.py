@@ -16,7 +16,8 @@ from typing import Literal, TypeVar
 from gateway import calls
 from gateway.access.directory import Directory, InForce, Standing
 from gateway.budgets import Ceiling, Rules
-from gateway.calls import Ask, Ledger, Next, Settlement, Stored
+from gateway.calls import Ask, Ledger, Next, Settlement, Stored, answers
+from gateway.calls.answers import Shelf
 from gateway.database import Database, GroupCommit, Hooks, Row, Transaction
 from gateway.live import LiveCall, LiveCalls
 from gateway.pricing import Usage
@@ -156,43 +157,48 @@ class Books:
                 await self.give_up(call, opened, Failure("cut before it was sent", done=False))
             raise
 
-    async def settle(
+    def settle(
         self,
         call: LiveCall,
         attempt: Attempt,
         settlement: Settlement,
-        response: str,
+        response: str | None,
+        *,
         usage: Usage | None = None,
-    ) -> tuple[int, int, int]:
-        """Write what it cost and its answer (JSON); what all attempts of the key have cost.
+        shelf: Shelf | None = None,
+    ) -> asyncio.Future[tuple[int, int, int]]:
+        """Write what it cost and its answer (JSON); the future's end is that it is on disk.
 
-        The nano-dollars, input and output tokens of a call whose key is the gateway's own are
-        those of this attempt: what its earlier attempts cost nobody can ask for.
+        Its result is what all attempts of the key have cost: nano-dollars, input and output
+        tokens. The write is on its way when this returns, whether anybody waits for it or not; who
+        waits shields it (`asyncio.shield`), as an answer that is here must not be lost.
         """
 
         def write(tx: Transaction) -> tuple[int, int, int]:
+            now, row = self._clock.now(), attempt.row
             self.ledger.settle(
                 tx,
-                attempt.row,
+                row,
                 settlement,
                 response=response,
                 label=attempt.label,
                 over=attempt.over,
                 rules=self._rules(tx, attempt),
-                now=self._clock.now(),
+                now=now,
             )
-            if attempt.row["attempt"] == 0:
-                return (
-                    settlement.cost_nano,
-                    settlement.input_tokens,
-                    settlement.output_tokens,
-                )
+            if shelf is not None:
+                answers.keep(tx, shelf, row, now)
+            if row["attempt"] == 0:
+                return settlement.cost_nano, settlement.input_tokens, settlement.output_tokens
             self.ledger.write(tx)
             return calls.summary(calls.attempts(tx, call.key))
 
         self.observe(call, attempt, Outcome.SETTLED, usage=usage, cost=settlement.cost_nano)
-        # Shielded: an answer that is here must not be lost because somebody cancels the task.
-        return await asyncio.shield(self._commits.decide(write))
+        return self._commits.decide(write)
+
+    def look_again(self) -> bool:
+        """Has something changed that this process's view did not show? It does from now on."""
+        return self._memory.directory.refresh(self._database)
 
     async def give_up(self, call: LiveCall, attempt: Attempt, failure: Failure) -> None:
         """No answer: released when the other side surely did nothing, else unknown."""
@@ -250,6 +256,8 @@ class Books:
                 provider=row["provider"],
                 provider_kind=attempt.provider_kind,
                 usage=usage,
+                findings=tuple(call.findings),
+                audited=tuple(call.audited),
                 cost_nano=NanoUSD(cost),
                 price_table=row["price_table"],
                 label=row["label"],
@@ -274,6 +282,8 @@ class Books:
                 who=call.who if call else None,
                 key=call.key if call else None,
                 rule=refusal.facts.get("rule"),
+                findings=tuple(call.findings) if call else (),
+                audited=tuple(call.audited) if call else (),
                 traceparent=call.traceparent if call else None,
             )
         )

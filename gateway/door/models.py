@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway import budgets, calls, pricing, routing
+from gateway.access.directory import InForce
 from gateway.budgets import Shortfall
-from gateway.calls import Ask, Next, Settlement, Stored
+from gateway.calls import Ask, Next, Settlement, Stored, answers
+from gateway.calls.answers import Shelf
 from gateway.database import Transaction
 from gateway.door.books import Attempt, Books, exhausted
+from gateway.door.guarding import Guarding, note
+from gateway.limits import Lanes, Limiter, Refused, Traits
 from gateway.live import Finished, LiveCall
 from gateway.policy import Grants
+from gateway.policy.rules import Hook
 from gateway.pricing import PriceList, Usage
 from gateway.providers import stored
 from gateway.providers.asked import Asked
-from gateway.providers.pieces import End
+from gateway.providers.pieces import End, Piece
 from gateway.providers.serving import Serving, stream, whole
 from gateway.providers.stored import Frame
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Code, Refusal
-from gateway.routing import Failure, Target
+from gateway.routing import Exhausted, Failure, Route, Router, Target, Try, Wait
 from gateway.telemetry import Outcome
 from gateway.values import Label, Millis, NanoUSD, Principal
 
@@ -32,6 +40,7 @@ class ModelAttempt(Attempt):
     target: Target
     output_tokens: int
     price: PriceList | None
+    shelf: Shelf | None
 
     @property
     def model_id(self) -> str | None:
@@ -42,52 +51,173 @@ class ModelAttempt(Attempt):
         return self.target.provider.kind
 
 
+@dataclass(frozen=True, slots=True)
+class FromCache:
+    """An equal request was answered before: here is that answer, already in the ledger."""
+
+    found: Stored
+
+
+OF_ONE_TARGET = frozenset(
+    {Code.BUDGET_EXCEEDED, Code.UNKNOWN_PRICE, Code.QUEUE_FULL, Code.RATE_LIMITED}
+)
+"""Refusals of ours that another target may not meet: a cheaper one, or one that is not busy."""
+
+
+class Withheld(Exception):
+    """The answer is here and paid for, and a guardrail does not let it pass."""
+
+    def __init__(self, refusal: Refusal, end: End) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+        self.end = end
+
+
+class Changed(Exception):
+    """The policy is another one than the call was prepared under: prepare it again."""
+
+
 class ModelCalls:
     """The order for model calls."""
 
-    def __init__(self, books: Books, upstream: Upstream) -> None:
+    def __init__(
+        self,
+        books: Books,
+        upstream: Upstream,
+        guarding: Guarding,
+        limiter: Limiter,
+        *,
+        chance: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._books = books
         self._upstream = upstream
+        self._guarding = guarding
+        self._limiter = limiter
+        self.router = Router()
+        self.lanes = Lanes(books.now)
+        self._chance = chance
+        self._sleep = sleep
 
     async def carry_out(self, call: LiveCall, asked: Asked) -> None:
-        """Try the targets in order until one answers. Raises Refusal."""
-        frame = Frame.of(call.key, asked.model, self._books.now())
-        failures: list[Failure] = []
-        number = 0
-        while True:
-            opened = await self._books.decide(
-                call,
-                lambda tx, n=number: self._open(tx, call, asked, n),  # type: ignore[misc]
-            )
-            if isinstance(opened, Stored):
-                self._books.replayed(call, opened.row, Outcome.REPLAYED)
-                return replay(call, asked, frame, opened)
-            if isinstance(opened, Refusal):
-                raise opened if not failures else exhausted(failures)
-            if opened is None:
-                raise exhausted(failures)
+        """Prepare the call under the policy in force and carry it out. Raises Refusal."""
+        for _ in range(8):
+            standing, policy = self._books.caller(call.token_hash)
+            who = standing.who.principal
             try:
-                end = await self._stream(call, opened, asked, frame)
-            except Failure as failure:
-                await self._books.give_up(call, opened, failure)
-                failures.append(failure)
-                if call.said or not failure.fallback:
-                    raise exhausted(failures) from None
-                number += 1
-                continue
-            except BaseException as error:
-                await self._books.abandon(call, opened, error)
-                raise
-            return await self._settle(call, opened, asked, end)
+                guard = self._guarding.at(Hook.MODEL_INPUT, policy, who, model=asked.model)
+                ready = asked if guard is None else await self._guarding.request(guard, call, asked)
+                return await self._route(call, ready, policy, standing.grants)
+            except Changed:
+                self._books.look_again()
+            except Refusal:
+                # A no must be certain: it may be of a policy that is not in force any more.
+                if call.attempts or not self._books.look_again():
+                    raise
+            call.findings.clear()
+            call.audited.clear()
+        raise Refusal(Code.NO_POLICY, "the policy changes faster than a call can be prepared")
+
+    async def _route(self, call: LiveCall, asked: Asked, policy: InForce, grants: Grants) -> None:
+        """Ask one target after the other until one answers. Raises Refusal, Changed."""
+        now = self._books.now
+        assert call.who is not None
+        targets = routing.targets(asked.model, grants, policy.policy)
+        virtual = policy.policy.virtual_models.get(asked.model)
+        route = self.router.plan(
+            asked.model,
+            targets,
+            virtual,
+            run=call.key.run,
+            agent=call.who.agent,
+            now=now(),
+            chance=self._chance,
+        )
+        refused: Refusal | None = None
+        try:
+            while True:
+                match route.next(now()):
+                    case Wait(ms):
+                        await self._sleep(ms / 1000)
+                    case Exhausted(failures):
+                        raise refused or exhausted(list(failures))
+                    case Try() as step:
+                        try:
+                            if await self._try(call, asked, policy, route, step):
+                                return
+                        except Refusal as refusal:
+                            if refusal.code not in OF_ONE_TARGET or len(targets) == 1:
+                                raise
+                            refused = refusal
+                            route.skip(Failure(refusal.message, done=False, code=refusal.code))
+        finally:
+            route.end()
+
+    async def _try(
+        self, call: LiveCall, asked: Asked, policy: InForce, route: Route, step: Try
+    ) -> bool:
+        """One attempt at one target. True: the call has ended. Raises Refusal, Changed."""
+        books, target, who = self._books, step.target, call.who
+        assert who is not None
+        traits = Traits(who.agent, who.team, (asked.model, target.name))
+        room = self._limiter.admit(
+            policy.policy.rate_limits, traits, tokens=asked.input_tokens, now=books.now()
+        )
+        if isinstance(room, Refused):
+            raise room.refusal()
+        call.audited.extend(over.rule for over in room.over)
+        used: int | None = None
+        try:
+            cost = asked.input_tokens + (asked.output_tokens or target.model.max_output_tokens)
+            async with self.lanes.place(target.provider_name, target.provider, who.team, cost):
+                opened = await books.decide(
+                    call, lambda tx: self._open(tx, call, asked, policy, target)
+                )
+                if isinstance(opened, Refusal):
+                    raise opened
+                if not isinstance(opened, ModelAttempt):
+                    self._stored(call, asked, opened)
+                    return True
+                try:
+                    end = await self._send(call, opened, asked, policy, step)
+                except Failure as failure:
+                    failure.begun = call.said
+                    used = 0 if failure.done else None
+                    await books.give_up(call, opened, failure)
+                    route.failed(target, failure, books.now())
+                    return False
+                except Withheld as withheld:
+                    used = await self._settle(
+                        call, opened, asked, withheld.end, route, why=withheld.refusal.message
+                    )
+                    raise withheld.refusal from None
+                except Refusal as refusal:
+                    # In the middle of a stream: what it will have cost nobody can say.
+                    used = 0
+                    await books.give_up(call, opened, Failure(refusal.message, done=True))
+                    raise
+                except BaseException as error:
+                    await books.abandon(call, opened, error)
+                    raise
+                used = await self._settle(call, opened, asked, end, route)
+                return True
+        finally:
+            if used is None:
+                self._limiter.release(room, books.now())
+            elif used:
+                self._limiter.correct(room, used, books.now())
 
     def _open(
-        self, tx: Transaction, call: LiveCall, asked: Asked, number: int
-    ) -> ModelAttempt | Stored | Refusal | None:
-        """Decide and reserve, in one transaction. None: there is no such target any more."""
+        self, tx: Transaction, call: LiveCall, asked: Asked, prepared: InForce, target: Target
+    ) -> ModelAttempt | Stored | FromCache | Refusal:
+        """Decide and reserve, in one transaction. Raises Refusal, Changed."""
         now = self._books.now()
         standing, policy = self._books.deciding(tx, call.token_hash, now)
+        if policy.digest != prepared.digest:
+            raise Changed
         who, grants = standing.who.principal, standing.grants
-        targets = routing.targets(asked.model, grants, policy.policy)
+        if target not in routing.targets(asked.model, grants, policy.policy):
+            raise Changed
         ask = Ask(
             call.key,
             who,
@@ -96,15 +226,12 @@ class ModelCalls:
             call.request_hash,
             policy.digest,
             repeatable=True,
-            fresh=call.fresh and not number,
+            fresh=call.fresh and not call.attempts,
             api=asked.api,
         )
         stands = self._books.standing(tx, call, ask, rules=policy.rules, now=now)
         if not isinstance(stands, Next):
             return stands
-        if number >= len(targets):
-            return None
-        target = targets[number]
         over = policy.rules.ceilings(grants.limits, calls.charge_of(ask, target.name, now))
         price = pricing.price_of(target.model, target.provider, policy.digest, now)
         if price is None and any(c.enforce and c.limit_nano is not None for c in over):
@@ -119,6 +246,23 @@ class ModelCalls:
         )
         if isinstance(admission, Shortfall):
             return _shortfall(tx, admission, who, now)
+        label = ledger.label_of(tx, call.key.run)
+        shelf = None if asked.uses_tools else answers.shelf(policy.policy, who, asked.model)
+        if shelf is not None:
+            ledger.write(tx)
+            source = answers.find(tx, shelf, call.request_hash, now)
+            if source is not None:
+                label = label.join(Label.parse(source["label"]))
+                row = ledger.cached(
+                    tx,
+                    ask,
+                    source,
+                    attempt=stands.attempt,
+                    label=label,
+                    rules=policy.rules,
+                    now=now,
+                )
+                return FromCache(Stored(row))
         row = ledger.reserve(
             tx,
             ask,
@@ -128,7 +272,7 @@ class ModelCalls:
             provider=target.provider_name,
             admission=admission,
             price_table=price.table if price else None,
-            label=ledger.label_of(tx, call.key.run),
+            label=label,
             rules=policy.rules,
             now=now,
         )
@@ -140,47 +284,100 @@ class ModelCalls:
             target,
             admission.output_tokens,
             price,
+            shelf,
         )
 
-    async def _stream(
-        self, call: LiveCall, attempt: ModelAttempt, asked: Asked, frame: Frame
+    async def _send(
+        self, call: LiveCall, attempt: ModelAttempt, asked: Asked, policy: InForce, step: Try
     ) -> End:
-        """Hand the answer on as it comes. Its end is held back until it is settled."""
-        target = attempt.target
+        """Hand the answer on as it comes. Its end is held back until it is settled.
+
+        Raises Failure, and Refusal of a guardrail.
+        """
+        target, who = attempt.target, call.who
+        assert who is not None
+        virtual = policy.policy.virtual_models.get(asked.model)
+        guard = self._guarding.at(Hook.MODEL_OUTPUT, policy, who, model=asked.model)
+        at_once = asked.stream and (guard is None or not (guard.asks or guard.buffers))
+        frame = Frame.of(call.key, asked.model, self._books.now())
         serving = Serving(
             self._upstream,
             target,
-            asked,
+            asked if at_once or not asked.stream else asked.as_whole(),
             attempt.output_tokens,
-            target.model.parameters,
+            routing.merged_parameters(target.model, virtual, target.name),
             frame,
         )
         try:
-            if not asked.stream:
-                end = await whole(serving)
-                call.begin(target=target.name, label=attempt.label, effect_key=None)
+            if at_once:
+                window = None if guard is None else guard.window()
+                end = await self._follow(call, attempt, serving, step.first_token_ms, window)
+                if window is not None:
+                    note(call, window.findings)
                 return end
-            async with aclosing(stream(serving)) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
-                    if call.target is None:
-                        call.first = self._books.monotonic()
-                        call.begin(target=target.name, label=attempt.label, effect_key=None)
-                    if isinstance(piece, End):
-                        return piece
-                    call.add(piece.data)
+            end = await whole(serving)
         except Refusal as refusal:
-            # No key, or a host that may not have it: this target did nothing.
-            raise Failure(refusal.message, done=False, code=refusal.code) from None
+            if refusal.code is Code.GUARDRAIL:
+                raise
+            # No key, or a host that may not have it: this target did nothing, and never will.
+            raise Failure(refusal.message, done=False, code=refusal.code, status=401) from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise Failure(
                 f"{serving.where} answered something that is not its dialect "
                 f"({type(error).__name__})",
                 done=True,
             ) from None
-        raise Failure(f"{serving.where} ended without an answer", done=True)
+        if guard is not None:
+            try:
+                end = await self._guarding.answer(guard, call, asked, end)
+            except Refusal as refusal:
+                raise Withheld(refusal, end) from None
+        call.begin(target=target.name, label=attempt.label, effect_key=None)
+        if not asked.stream:
+            return end
+        pieces, last = stored.again(asked, end.stored, frame)
+        for piece in pieces:
+            call.add(piece.data)
+        return End(end.usage, end.stored, tail=last.tail)
 
-    async def _settle(self, call: LiveCall, attempt: ModelAttempt, asked: Asked, end: End) -> None:
-        row = attempt.row
+    async def _follow(
+        self,
+        call: LiveCall,
+        attempt: ModelAttempt,
+        serving: Serving,
+        first_token_ms: int | None,
+        window: object | None,
+    ) -> End:
+        """A stream, piece by piece; the first one may be waited for only so long."""
+        async with aclosing(stream(serving, window)) as pieces:  # type: ignore[arg-type, type-var]
+            upcoming = aiter(pieces)
+            try:
+                seconds = None if first_token_ms is None else first_token_ms / 1000
+                async with asyncio.timeout(seconds):
+                    piece: Piece | End = await anext(upcoming)
+            except TimeoutError:
+                raise Failure(
+                    f"{serving.where} said nothing for {first_token_ms} ms", done=True
+                ) from None
+            call.first = self._books.monotonic()
+            call.begin(target=attempt.target.name, label=attempt.label, effect_key=None)
+            while not isinstance(piece, End):
+                call.add(piece.data)
+                piece = await anext(upcoming)
+            return piece
+
+    async def _settle(
+        self,
+        call: LiveCall,
+        attempt: ModelAttempt,
+        asked: Asked,
+        end: End,
+        route: Route,
+        *,
+        why: str | None = None,
+    ) -> int:
+        """Write what it cost. Returns the tokens it used. `why`: the answer is withheld."""
+        row, books = attempt.row, self._books
         if end.usage is None:
             # The provider does not say: the reservation is what we know it cannot exceed.
             output = max(0, row["reserved_tokens"] - asked.input_tokens)
@@ -189,26 +386,55 @@ class ModelCalls:
         else:
             usage, error = end.usage, None
             cost = attempt.price.cost(usage) if attempt.price else 0
+        first = None if call.first is None else int((call.first - attempt.begun) * 1000)
+        took = int((books.monotonic() - attempt.begun) * 1000)
+        route.answered(attempt.target, first, took, books.now())
         settlement = Settlement(
             cost_nano=NanoUSD(cost),
             input_tokens=usage.input,
             output_tokens=usage.output,
             cached_tokens=usage.cached,
             reasoning_tokens=usage.reasoning,
+            begun_at=None if first is None else Millis(row["reserved_at"] + first),
             error=error,
         )
-        cost, read, written = await self._books.settle(call, attempt, settlement, end.stored, usage)
+        shelf = attempt.shelf
+        if shelf is not None and not stored.final(end.stored):
+            shelf = None
+        if why is not None:
+            withheld = replace(settlement, error=why)
+            await asyncio.shield(books.settle(call, attempt, withheld, None, usage=usage))
+            return usage.input + usage.output
+        settled = books.settle(call, attempt, settlement, end.stored, usage=usage, shelf=shelf)
+        cost, read, written = await asyncio.shield(settled)
         call.finish(Finished(cost, read, written, stored=end.stored, body=end.body, tail=end.tail))
+        return usage.input + usage.output
 
-
-def replay(call: LiveCall, asked: Asked, frame: Frame, found: Stored) -> None:
-    """Give a stored answer again, in the way it is asked for now."""
-    row = found.row
-    call.begin(target=row["target"], label=Label.parse(row["label"]), effect_key=row["effect_key"])
-    pieces, end = stored.again(asked, row["response"], frame)
-    for piece in pieces:
-        call.add(piece.data)
-    call.finish(Finished(replayed=True, stored=end.stored, body=end.body, tail=end.tail))
+    def _stored(self, call: LiveCall, asked: Asked, opened: Stored | FromCache) -> None:
+        """Give a stored answer again, in the way it is asked for now."""
+        cached = isinstance(opened, FromCache)
+        row = opened.found.row if isinstance(opened, FromCache) else opened.row
+        if row["response"] is None:
+            raise Refusal(Code.GUARDRAIL, f"the answer was withheld: {row['error']}")
+        self._books.replayed(call, row, Outcome.CACHED if cached else Outcome.REPLAYED)
+        call.begin(
+            target=row["target"],
+            label=Label.parse(row["label"]),
+            effect_key=row.get("effect_key"),
+        )
+        frame = Frame.of(call.key, asked.model, self._books.now())
+        pieces, end = stored.again(asked, row["response"], frame)
+        for piece in pieces:
+            call.add(piece.data)
+        call.finish(
+            Finished(
+                replayed=not cached,
+                cached=cached,
+                stored=end.stored,
+                body=end.body,
+                tail=end.tail,
+            )
+        )
 
 
 def _unpriced(target: Target, over: list[budgets.Ceiling]) -> Refusal:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway import calls
+from gateway.access.directory import InForce
 from gateway.budgets import Admission
 from gateway.calls import Ask, Next, Settlement, Stored
 from gateway.database import Transaction
 from gateway.door.books import Attempt, Books, exhausted
+from gateway.door.guarding import Guarding
+from gateway.limits import Limiter, Refused, Traits
 from gateway.live import Finished, LiveCall
 from gateway.mcp import catalogue, recorded
 from gateway.mcp.catalogue import GrantedTool
 from gateway.mcp.upstream import Servers
 from gateway.policy import ToolServer
+from gateway.policy.rules import Hook
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
@@ -36,12 +41,42 @@ class ToolAttempt(Attempt):
 class ToolCalls:
     """The order for tool calls."""
 
-    def __init__(self, books: Books, upstream: Upstream) -> None:
+    def __init__(
+        self, books: Books, upstream: Upstream, guarding: Guarding, limiter: Limiter
+    ) -> None:
         self._books = books
         self._servers = Servers(upstream)
+        self._guarding = guarding
+        self._limiter = limiter
 
     async def carry_out(self, call: LiveCall, name: str, arguments: Mapping[str, Any]) -> None:
-        """Call the tool, on its server or in the recorded world. Raises Refusal."""
+        """Look at what goes out and count it, then call the tool. Raises Refusal."""
+        standing, policy = self._books.caller(call.token_hash, certainly=True)
+        who = standing.who.principal
+        guard = self._guarding.at(Hook.TOOL_INPUT, policy, who, tool=name)
+        if guard is not None:
+            arguments = await self._guarding.arguments(guard, call, arguments)
+        room = self._limiter.admit(
+            policy.policy.rate_limits,
+            Traits(who.agent, who.team, (), name),
+            tokens=0,
+            now=self._books.now(),
+        )
+        if isinstance(room, Refused):
+            raise room.refusal()
+        call.audited.extend(over.rule for over in room.over)
+        sent = False
+        try:
+            await self._carry_out(call, name, arguments, policy)
+            sent = True
+        finally:
+            if not sent and not call.attempts:
+                self._limiter.release(room, self._books.now())
+
+    async def _carry_out(
+        self, call: LiveCall, name: str, arguments: Mapping[str, Any], policy: InForce
+    ) -> None:
+        """On its server or in the recorded world. Raises Refusal."""
         opened = await self._books.decide(call, lambda tx: self._open(tx, call, name, arguments))
         if isinstance(opened, Stored):
             self._books.replayed(call, opened.row, Outcome.REPLAYED)
@@ -71,7 +106,19 @@ class ToolCalls:
         except BaseException as error:
             await self._books.abandon(call, opened, error)
             raise
-        await self._books.settle(call, opened, Settlement(NanoUSD(0)), calls.stored(answer))
+        assert call.who is not None
+        guard = self._guarding.at(Hook.TOOL_OUTPUT, policy, call.who, tool=name)
+        if guard is not None:
+            try:
+                answer = await self._guarding.result(guard, call, answer)
+            except Refusal as refusal:
+                # It has happened all the same: settled, and what it said is not given.
+                settlement = Settlement(NanoUSD(0), error=refusal.message)
+                await asyncio.shield(self._books.settle(call, opened, settlement, None))
+                raise
+        await asyncio.shield(
+            self._books.settle(call, opened, Settlement(NanoUSD(0)), calls.stored(answer))
+        )
         return call.finish(Finished(response=answer))
 
     def _open(
@@ -132,5 +179,7 @@ class ToolCalls:
 def replay(call: LiveCall, found: Stored) -> None:
     """Give a stored result again."""
     row = found.row
+    if row["response"] is None:
+        raise Refusal(Code.GUARDRAIL, f"the result was withheld: {row['error']}")
     call.begin(target=row["target"], label=Label.parse(row["label"]), effect_key=row["effect_key"])
     call.finish(Finished(response=json.loads(row["response"]), replayed=True))

@@ -36,6 +36,7 @@ STREAM_FIELDS = frozenset({"stream", "stream_options"})
 """Left out of the request's hash: streaming or not, it is the same request."""
 HEAVY = (b"base64", b"image", b"input_audio", b"input_file", b'"file"', b"document")
 """Where one of these stands, the length of the body says little about its tokens."""
+_KNOWN = ("digest", "input_tokens", "conversation")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _any = msgspec.json.Decoder()
 
@@ -102,6 +103,11 @@ class Asked:
         return value
 
     @property
+    def uses_tools(self) -> bool:
+        """Does the request offer tools, so that its answer may be the start of something?"""
+        return "tools" in self.fields or "functions" in self.fields
+
+    @property
     def with_usage(self) -> bool:
         """Does a Chat Completions client want the usage in its stream?"""
         if "stream_options" not in self.fields:
@@ -136,6 +142,13 @@ class Asked:
         document = json.loads(self.body)
         found: ModelRequest = dialect.read(document)
         return found
+
+    def as_whole(self) -> Asked:
+        """The same request of a client that does not stream."""
+        rest = {name: raw for name, raw in self.fields.items() if name not in STREAM_FIELDS}
+        whole = Asked(self.api, rest, self.body, self.model, False)
+        whole.__dict__.update({k: v for k, v in self.__dict__.items() if k in _KNOWN})
+        return whole
 
     def texts(self, document: Any) -> Asked:
         """The same request with another document: a guardrail has changed its texts."""

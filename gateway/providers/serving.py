@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.keys import allowed_hosts
 from gateway.policy import Api, Provider
 from gateway.pricing import DEFAULT_URLS
 from gateway.providers import anthropic, native, openai, scripted, stored
 from gateway.providers.asked import DIALECTS, Asked
-from gateway.providers.conversation import Done, Event, ModelRequest, assemble
+from gateway.providers.conversation import Done, Event, ModelRequest, TextDelta, assemble
 from gateway.providers.pieces import End, Piece
 from gateway.providers.stored import Frame
 from gateway.providers.upstream import Answer, Upstream
@@ -24,6 +24,18 @@ PATHS: Mapping[Api, str] = {
     "embeddings": "/embeddings",
     "messages": "/v1/messages",
 }
+
+
+class TextFilter(Protocol):
+    """Looks at a text while it comes (`guardrails.Window`)."""
+
+    def feed(self, text: str) -> str:
+        """What may be released now. Raises Refusal."""
+        ...
+
+    def end(self) -> str:
+        """The rest. Raises Refusal."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +75,14 @@ async def whole(call: Serving) -> End:
     return _written(call, [event async for event in read(answer)])
 
 
-async def stream(call: Serving, *, rewritten: bool = False) -> AsyncIterator[Piece | End]:
-    """The answer as it comes, ended by `End`. `rewritten`: somebody looks into the text as it
-    comes, so that it has to be translated. Raises Failure, Refusal (no key)."""
-    if rewritten or not call.native:
-        async for piece in _translated(call, _events(call)):
+async def stream(call: Serving, window: TextFilter | None = None) -> AsyncIterator[Piece | End]:
+    """The answer as it comes, ended by `End`. Raises Failure, Refusal (no key, or the window's).
+
+    What goes through a window has to be read, so it is translated even where it need not be.
+    """
+    if window is not None or not call.native:
+        events = _events(call) if window is None else _filtered(_events(call), window)
+        async for piece in _translated(call, events):
             yield piece
         return
     async with call.upstream.post(**_sent(call)) as answer:
@@ -81,6 +96,21 @@ async def stream(call: Serving, *, rewritten: bool = False) -> AsyncIterator[Pie
         for piece in pieces:
             yield piece
         yield End(end.usage, end.stored, tail=last.tail)
+
+
+async def _filtered(source: AsyncIterator[Event], window: TextFilter) -> AsyncIterator[Event]:
+    """Text only as far as the window has released it; tool calls wait for the text before them."""
+    ended = False
+    async for event in source:
+        if isinstance(event, TextDelta):
+            if released := window.feed(event.text):
+                yield TextDelta(released)
+            continue
+        if isinstance(event, Done) and not ended:
+            ended = True
+            if rest := window.end():
+                yield TextDelta(rest)
+        yield event
 
 
 def apis_of(provider: Provider) -> tuple[Api, ...]:

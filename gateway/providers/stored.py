@@ -20,6 +20,11 @@ from gateway.providers.pieces import End, Piece
 from gateway.refusals import Refusal
 from gateway.values import CallKey, Millis
 
+_NOT_FINAL = (
+    '"length"', '"tool_calls"', '"content_filter"', '"max_tokens"', '"tool_use"', '"refusal"',
+    "response.incomplete", '"function_call"',
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -62,6 +67,27 @@ def written(asked: Asked, reply: Reply, document: str, frame: Frame) -> tuple[li
     *events, last = reply.events()
     pieces = [Piece(writer.write(event)) for event in events]
     return pieces, End(reply.usage, document, tail=writer.write(last) + writer.end())
+
+
+def final(document: str) -> bool:
+    """Did this answer end by itself, with nothing but what it says? Only then may an equal request
+    be answered with it."""
+    found = json.loads(document)
+    if "events" in found:
+        # An end that somebody else set is named in the last events of every dialect.
+        tail = found["events"][-4000:]
+        return not any(mark in tail for mark in _NOT_FINAL)
+    body = found.get("body")
+    if body is None:
+        return found.get("stop") == Stop.END and not found.get("tools")
+    if "choices" in body:
+        return all(c.get("finish_reason") == "stop" for c in body["choices"])
+    if "content" in body:
+        return body.get("stop_reason") in ("end_turn", "stop_sequence")
+    if "output" in body:
+        kinds = {item.get("type") for item in body["output"]}
+        return body.get("status") == "completed" and kinds <= {"message", "reasoning"}
+    return "data" in body
 
 
 def broken(asked: Asked, refusal: Refusal, frame: Frame) -> bytes:

@@ -10,48 +10,10 @@ from __future__ import annotations
 
 import re
 
+from gateway.credentials import KINDS
 from reconciler.findings import Finding, Severity
 
-# Each pattern takes time linear in the text: what is scanned may have been written to hang us.
-_KINDS = (
-    ("an Anthropic key", r"sk-ant-[A-Za-z0-9_-]{16,}"),
-    ("an OpenRouter key", r"\bsk-or-[A-Za-z0-9_-]{20,}"),
-    ("an OpenAI key", r"\bsk-(?:proj-|svcacct-|admin-)?[A-Za-z0-9_-]{20,}"),
-    ("a GitHub token", r"\b(?:gh[opsur]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})"),
-    (
-        "a GitLab token",
-        r"\b(?:gl(?:pat|dt|rt|cbt|ptt|ft|soat|agent|imt|ffct)-|gloas-|GR1348941)[A-Za-z0-9_-]{20,}",
-    ),
-    ("an AWS access key", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
-    ("a Google API key", r"\bAIza[A-Za-z0-9_-]{35}"),
-    ("a Google client secret", r"\bGOCSPX-[A-Za-z0-9_-]{20,}"),
-    ("an Azure storage key", r"\bAccountKey=[A-Za-z0-9+/]{80,}"),
-    ("a Slack token", r"\bx(?:ox[abeoprs]|app)-[A-Za-z0-9-]{10,}"),
-    ("a Slack webhook", r"hooks\.slack\.com/services/T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{16,}"),
-    ("a Stripe key", r"\b(?:[sr]k_(?:live|test)|whsec)_[A-Za-z0-9]{16,}"),
-    ("an npm token", r"\bnpm_[A-Za-z0-9]{36}"),
-    ("a PyPI token", r"\bpypi-AgE[A-Za-z0-9_-]{50,}"),
-    ("a Hugging Face token", r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}"),
-    ("a Docker token", r"\bdckr_(?:pat|oat)_[A-Za-z0-9_-]{20,}"),
-    ("a Databricks token", r"\bdapi[0-9a-f]{32}"),
-    ("a DigitalOcean token", r"\bdo[opr]_v1_[0-9a-f]{40,}"),
-    ("a Groq key", r"\bgsk_[A-Za-z0-9]{40,}"),
-    ("an xAI key", r"\bxai-[A-Za-z0-9]{40,}"),
-    ("a Perplexity key", r"\bpplx-[A-Za-z0-9]{40,}"),
-    ("a Replicate token", r"\br8_[A-Za-z0-9]{30,}"),
-    ("a Linear key", r"\blin_(?:api|oauth)_[A-Za-z0-9]{30,}"),
-    ("a Notion token", r"\bntn_[A-Za-z0-9]{40,}"),
-    ("a SendGrid key", r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),
-    ("a Grafana token", r"\bgls[ac]_[A-Za-z0-9_]{30,}"),
-    ("a Vault token", r"\bhv[sb]\.[A-Za-z0-9_-]{20,}"),
-    ("an age key", r"\bAGE-SECRET-KEY-1[A-Z0-9]{50,}"),
-    (
-        "a JSON web token",
-        r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+",
-    ),
-    ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-)
-_ANY = re.compile("|".join(f"(?P<k{i}>{pattern})" for i, (_, pattern) in enumerate(_KINDS)))
+_ANY = re.compile("|".join(f"(?P<k{i}>{pattern})" for i, (_, pattern) in enumerate(KINDS)))
 _MARKS = (
     *("sk-", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "AKIA", "ASIA", "AIza"),
     *("glpat-", "gldt-", "glrt-", "glcbt-", "glptt-", "glft-", "glsoat-", "glagent-", "glimt-"),
@@ -94,7 +56,7 @@ def secret_kind(text: str) -> str | None:
     match = _ANY.search(text) if len(text) >= 15 and _marked(text) else None
     if match is None or match.lastgroup is None:
         return None
-    return _KINDS[int(match.lastgroup[1:])][0]
+    return KINDS[int(match.lastgroup[1:])][0]
 
 
 def _marked(text: str) -> bool:
@@ -111,7 +73,7 @@ def secret_offset(text: str) -> tuple[int, str] | None:
     match = _ANY.search(text) if _marked(text) else None
     if match is None or match.lastgroup is None:
         return named_secret(text)
-    return match.start(), _KINDS[int(match.lastgroup[1:])][0]
+    return match.start(), KINDS[int(match.lastgroup[1:])][0]
 
 
 def secret_finding(path: str, text: str) -> Finding | None:
