@@ -7,8 +7,8 @@ tool calls that were refused. Calls that a command in a container made by itself
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from gateway.backtest import RecordedCall, backtest
 from gateway.backtest import Side as Policies
@@ -18,7 +18,7 @@ from gateway.values import Millis
 from reconciler.plan.backtest import Backtest
 from reconciler.record.calendar import DAY_MS
 
-DAYS: Final = 7
+WEEK_MS: Final = 7 * DAY_MS
 """How far a plan looks back when nobody says otherwise."""
 MOST: Final = 20_000
 """Calls that are replayed at most; the newest."""
@@ -26,6 +26,10 @@ _RUNS: Final = 400
 """Runs asked for at once: databases limit the parameters of one statement."""
 _POLICY: Final = frozenset({Code.NOT_GRANTED, Code.UNKNOWN_TOOL, Code.APPROVAL_REQUIRED})
 """Refusals that say something of the policy."""
+Key: TypeAlias = tuple[str, str, int]
+"""Of a call: run, step, call."""
+Intent: TypeAlias = Mapping[str, Any]
+"""Of a tool call: its `tool` and its `arguments`, where the runner made it."""
 
 # The ledger has no index by time alone. This walks the one by agent and time: it first jumps from
 # agent to agent, and so never looks at older calls.
@@ -50,11 +54,12 @@ def replay(
     after: Policies,
     *,
     now: Millis,
-    days: int = DAYS,
+    back: int = WEEK_MS,
     most: int = MOST,
 ) -> Backtest | None:
-    """Replay the calls of the last days against both; None when there were none."""
-    asked = Millis(now - days * DAY_MS)
+    """Replay the newest calls of the last `back` milliseconds against both, at most `most` of
+    them. None when there were none."""
+    asked = Millis(now - back)
     since = _newest(tx, asked, now, most)
     calls = recorded(tx, since, now)
     outcome = backtest(calls, before=before, after=after, priced_at=now)
@@ -66,7 +71,7 @@ def replay(
 def recorded(tx: Transaction, since: Millis, until: Millis) -> Iterator[RecordedCall]:
     """Live calls that were sent from `since` until `until` (exclusive), in order, and the tool
     calls of the same runs that were refused. A day of them is in memory at a time."""
-    known: set[tuple[str, str, int]] = set()
+    known: set[Key] = set()
     while since < until:
         end = Millis(min(until, (since // DAY_MS + 1) * DAY_MS))
         rows = tx.read(
@@ -75,12 +80,12 @@ def recorded(tx: Transaction, since: Millis, until: Millis) -> Iterator[Recorded
             until=end,
         )
         runs = sorted({row["run"] for row in rows})
-        arguments, refused = _journaled(tx, runs)
+        asked, refused = _journaled(tx, runs)
         agents = {row["run"]: row["agent"] for row in rows}
         new = [row for row in refused if _key(row) not in known]
         known.update(_key(row) for row in new)
-        found = [_sent(row, arguments) for row in rows]
-        found += [_refused(row, agents[row["run"]], arguments) for row in new]
+        found = [_sent(row, asked.get(_key(row), {})) for row in rows]
+        found += [_refused(row, agents[row["run"]], asked.get(_key(row), {})) for row in new]
         yield from sorted(found, key=lambda call: call.at)
         since = end
 
@@ -96,11 +101,9 @@ def _newest(tx: Transaction, since: Millis, until: Millis, most: int) -> Millis:
     return since if row is None else Millis(row["reserved_at"] + 1)
 
 
-def _journaled(
-    tx: Transaction, runs: Sequence[str]
-) -> tuple[dict[tuple[str, str, int], Any], list[Row]]:
-    """Arguments of the runs' tool calls, and the outcomes of those that were refused."""
-    arguments: dict[tuple[str, str, int], Any] = {}
+def _journaled(tx: Transaction, runs: Sequence[str]) -> tuple[dict[Key, Intent], list[Row]]:
+    """What the runs' tool calls asked for, and the outcomes of those that were refused."""
+    asked: dict[Key, Intent] = {}
     refused: list[Row] = []
     for start in range(0, len(runs), _RUNS):
         names = {f"r{i}": run for i, run in enumerate(runs[start : start + _RUNS])}
@@ -113,17 +116,17 @@ def _journaled(
         for row in rows:
             body = json.loads(row["body"])
             if row["event"] == "intent":
-                arguments[_key(row)] = body.get("arguments")
+                asked[_key(row)] = body
             elif body.get("error", {}).get("code") in _POLICY:
                 refused.append(row)
-    return arguments, refused
+    return asked, refused
 
 
-def _key(row: Row) -> tuple[str, str, int]:
+def _key(row: Row) -> Key:
     return row["run"], row["step"], row["call"]
 
 
-def _sent(row: Row, arguments: dict[tuple[str, str, int], Any]) -> RecordedCall:
+def _sent(row: Row, asked: Intent) -> RecordedCall:
     lost = row["state"] == "unknown"
     return RecordedCall(
         run=row["run"],
@@ -143,11 +146,12 @@ def _sent(row: Row, arguments: dict[tuple[str, str, int], Any]) -> RecordedCall:
         booked=lost or row["cached_from"] is not None,
         user=row["for_user"],
         tags=tuple((row["tags"] or "").split()),
-        arguments=arguments.get(_key(row)) if row["kind"] == "tool" else None,
+        arguments=asked.get("arguments"),
     )
 
 
-def _refused(row: Row, agent: str, arguments: dict[tuple[str, str, int], Any]) -> RecordedCall:
+def _refused(row: Row, agent: str, asked: Intent) -> RecordedCall:
+    tool = str(asked.get("tool", row["name"]))
     return RecordedCall(
         run=row["run"],
         step=row["step"],
@@ -156,7 +160,7 @@ def _refused(row: Row, agent: str, arguments: dict[tuple[str, str, int], Any]) -
         agent=agent,
         role=row["role"],
         at=Millis(row["at"]),
-        asked=row["name"],
-        target=row["name"],
-        arguments=arguments.get(_key(row)),
+        asked=tool,
+        target=tool,
+        arguments=asked.get("arguments"),
     )
