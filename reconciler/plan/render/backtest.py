@@ -75,11 +75,14 @@ def headline(found: Backtest) -> str:
         f"{plural(found.outcome.calls, 'live call')} of {plural(found.outcome.runs, 'run')} "
         f"{period(found)}"
     )
-    denied = sum(told.calls for one in agents for told in one.denied)
+    noes = [told for one in agents for told in one.denied]
+    waiting = sum(told.calls for told in noes if told.reason is Reason.APPROVAL)
+    denied = sum(told.calls for told in noes) - waiting
     allowed = sum(told.calls for one in agents for told in one.allowed)
     moved = sum(calls for one in agents for _, _, calls in one.rerouted)
     parts = [
-        f"{denied:,} would be denied or wait" if denied else "",
+        f"{denied:,} would be denied" if denied else "",
+        f"{waiting:,} would wait for an approval" if waiting else "",
         f"{allowed:,} would newly be allowed" if allowed else "",
         f"{moved:,} would go to another model" if moved else "",
     ]
