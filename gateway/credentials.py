@@ -41,6 +41,7 @@ KINDS: Final = (
     ("a SendGrid key", r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),
     ("a Grafana token", r"\bgls[ac]_[A-Za-z0-9_]{30,}"),
     ("a Vault token", r"\bhv[sb]\.[A-Za-z0-9_-]{20,}"),
+    ("a token of this gateway", r"\bilk_[A-Za-z0-9_-]{40,}"),
     ("an age key", r"\bAGE-SECRET-KEY-1[A-Z0-9]{50,}"),
     (
         "a JSON web token",

@@ -7,6 +7,7 @@ same key); each is given the same pieces from the beginning, pushed as they come
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,11 @@ from gateway.values import CallKey, Label, Millis, Principal, RunId, StepPath
 
 WATCH_SECONDS = 0.2
 """How often running calls are checked for a revocation or a stop from another process."""
+GIVEN = re.compile(r"[^/]+/[A-Za-z0-9][A-Za-z0-9._:@+~=-]{0,127}/\d{1,9}", re.ASCII)
+"""Call keys that clients may give: they go into headers and BIGINT columns."""
+OURS = re.compile(r"x\.\d{13,}", re.ASCII)
+"""Steps of keys that the gateway makes. Nobody may give one: the row under it would be in the way
+of the call that is given it next, and of every call in the same commit."""
 Sink = Callable[[bytes], None]
 
 
@@ -172,8 +178,14 @@ class LiveCalls:
             return CallKey(run, StepPath(f"x.{self._boot}{self._count:06d}"))
         try:
             key = CallKey.parse(given)
-        except ValueError as error:
-            raise Refusal(Code.INVALID_CALL_KEY, str(error)) from None
+        except ValueError:
+            key = None
+        if key is None or not GIVEN.fullmatch(given) or OURS.fullmatch(key.step):
+            raise Refusal(
+                Code.INVALID_CALL_KEY,
+                f"not a call key: {given[:200]!r}; expected `run/step/call` with a step of at most "
+                "128 letters, digits and . _ : @ + ~ = -, other than those the gateway makes",
+            )
         if key.run != run:
             raise Refusal(
                 Code.INVALID_CALL_KEY, f"call key {given} is not of the caller's run {run}"

@@ -38,6 +38,7 @@ class Code(StrEnum):
     NO_DELEGATION = "no_delegation"
     TOO_LARGE = "too_large"
     TOO_SLOW = "too_slow"
+    OVERLOADED = "overloaded"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -67,6 +68,7 @@ STATUS: dict[Code, int] = {
     Code.NO_DELEGATION: 403,
     Code.TOO_LARGE: 413,
     Code.TOO_SLOW: 408,
+    Code.OVERLOADED: 503,
     Code.INTERNAL_ERROR: 500,
 }
 
@@ -79,6 +81,7 @@ RETRYABLE = frozenset(
         Code.RATE_LIMITED,
         Code.QUEUE_FULL,
         Code.TOO_SLOW,
+        Code.OVERLOADED,
         Code.INTERNAL_ERROR,
     }
 )

@@ -31,7 +31,18 @@ REFUSED_ATTEMPTS = 4
 MAX_DELAY = 10.0
 TIMEOUT = timedelta(minutes=10)
 
-_AGAIN = frozenset({"provider_error", "provider_busy", "in_flight", "no_policy", "internal_error"})
+_AGAIN = frozenset(
+    {
+        "provider_error",
+        "provider_busy",
+        "in_flight",
+        "no_policy",
+        "rate_limited",
+        "queue_full",
+        "too_slow",
+        "internal_error",
+    }
+)
 """Refusals that the same key may be sent again after (docs/gateway-http.md)."""
 
 

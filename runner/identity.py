@@ -90,6 +90,7 @@ class Identity:
                     release=spec.release,
                     purpose=spec.purpose,
                     occurrence=spec.occurrence,
+                    tags=spec.tags,
                 )
                 access.issue(
                     tx,

@@ -192,6 +192,8 @@ class RunSpec(Frozen):
     """For evals: the whole outside world. None only for live runs."""
     notes: str = ""
     """Durable notes the agent's last run left for this one (untrusted)."""
+    tags: tuple[str, ...] = ()
+    """What budgets may match on besides; operational, so in no release."""
 
 
 class Grade(Frozen):

@@ -41,6 +41,8 @@ class ControlApp:
         exchange.respond(status, b"" if document is None else as_json(document))
 
     async def _route(self, exchange: Exchange) -> tuple[int, dict[str, Any] | None]:
+        if exchange.refused is not None:
+            raise exchange.refused
         method, path = exchange.method, exchange.path
         if path == "/runs" and method == "GET":
             return 200, {"runs": self._sockets.listing()}

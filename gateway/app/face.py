@@ -55,6 +55,7 @@ class GatewayApp:
         self._ready = ready
         self._routes: Mapping[tuple[str, str], Reply] = {
             **{("POST", path): self._model for path in APIS},
+            ("POST", anthropic.COUNT_PATH): self._count,
             ("POST", "/mcp"): self._mcp,
             ("GET", "/mcp"): self._no_stream,
             ("DELETE", "/mcp"): self._no_stream,
@@ -69,6 +70,8 @@ class GatewayApp:
         """Answer one request, whatever happens."""
         route = self._routes.get((exchange.method, exchange.path))
         try:
+            if exchange.refused is not None:
+                raise exchange.refused
             if route is None:
                 raise Refusal(
                     Code.NOT_FOUND, f"no endpoint {exchange.method} {exchange.path[:200]}"
@@ -99,7 +102,7 @@ class GatewayApp:
 
     async def _model(self, exchange: Exchange) -> None:
         caller = credential(exchange)
-        asked = Asked.read(APIS[exchange.path], exchange.body)
+        asked = Asked.read(APIS[exchange.path], exchange.body, exchange.header(b"anthropic-beta"))
         call = await self._door.model(caller, asked, head(exchange))
         if asked.stream:
             await self._stream(exchange, asked, call)
@@ -110,6 +113,11 @@ class GatewayApp:
             # The call was begun for a client that streams; this one wants the whole of it.
             body = stored.again(asked, end.stored, self._frame(call, asked))[1].body
         exchange.respond(200, body, {**_known(call), **_figures(end)})
+
+    async def _count(self, exchange: Exchange) -> None:
+        asked = Asked.read("messages", exchange.body, exchange.header(b"anthropic-beta"))
+        tokens = await self._door.count_tokens(credential(exchange), asked)
+        exchange.respond(200, as_json(anthropic.count_answer(tokens)))
 
     async def _stream(self, exchange: Exchange, asked: Asked, call: LiveCall) -> None:
         try:
@@ -246,11 +254,14 @@ class GatewayApp:
             headers[b"retry-after"] = str(refusal.facts["retry_after"]).encode()
         if "call_key" in refusal.facts:
             headers[b"X-Interlock-Call-Key"] = str(refusal.facts["call_key"]).encode()
-        dialect = anthropic if _is_anthropic(exchange) else openai
         if exchange.begun:
             exchange.abort()
+            return
+        if exchange.path == "/mcp":
+            said = server.refused(None, refusal)
         else:
-            exchange.respond(refusal.status, as_json(dialect.error(refusal)), headers)
+            said = (anthropic if _is_anthropic(exchange) else openai).error(refusal)
+        exchange.respond(refusal.status, as_json(said), headers)
 
 
 def head(exchange: Exchange) -> Head:
@@ -312,6 +323,8 @@ def _figures(end: Finished) -> dict[bytes, bytes]:
     }
     if end.replayed:
         headers[b"X-Interlock-Replayed"] = b"1"
+    if end.cached:
+        headers[b"X-Interlock-Cached"] = b"1"
     return headers
 
 
@@ -325,5 +338,6 @@ def _comment(call: LiveCall, end: Finished) -> bytes:
         "label": str(call.label),
         "model": call.target,
         "replayed": end.replayed,
+        "cached": end.cached,
     }
     return f": interlock {json.dumps(figures, separators=(',', ':'))}\n\n".encode()

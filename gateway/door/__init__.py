@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway import routing
 from gateway.access.directory import InForce, Standing
 from gateway.budgets import Rules
 from gateway.database import Database, GroupCommit, Transaction
@@ -27,10 +28,14 @@ from gateway.door.models import ModelCalls
 from gateway.door.tools import ToolCalls
 from gateway.limits import Limiter, MeterRow
 from gateway.live import LiveCall, LiveCalls
+from gateway.policy.rules import Hook
+from gateway.providers import counting
 from gateway.providers.asked import Asked
+from gateway.providers.dialects import fields
 from gateway.providers.services import services
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Refusal
+from gateway.routing import Failure
 from gateway.telemetry import Readings, Telemetry
 from gateway.values import Clock, Millis
 
@@ -63,7 +68,8 @@ class Door:
         )
         self.books = Books(database, commits, memory, clock, self.live, telemetry)
         self.limiter = Limiter()
-        guarding = Guarding(services(upstream))
+        self._upstream = upstream
+        self._guarding = guarding = Guarding(services(upstream))
         self.models = ModelCalls(self.books, upstream, guarding, self.limiter)
         self._tools = ToolCalls(self.books, upstream, guarding, self.limiter)
         self._commits = commits
@@ -109,6 +115,23 @@ class Door:
         if call.fresh and not asked.stream:
             return await self.live.carry_here(call, carry_out)
         return self.live.carry(call, carry_out)
+
+    async def count_tokens(self, token_hash: str, asked: Asked) -> int:
+        """How many input tokens a request would have, for the first of its targets. Raises
+        Refusal; costs nothing and leaves no row."""
+        standing, policy = self.caller(token_hash)
+        target = routing.targets(asked.model, standing.grants, policy.policy)[0]
+        who = standing.who.principal
+        guard = self._guarding.at(Hook.MODEL_INPUT, policy, who, model=asked.model)
+        if guard is not None:
+            asked = await self._guarding.request(guard, self._call(token_hash, "", Head()), asked)
+        document = fields.document(asked.body)
+        try:
+            return await counting.count_tokens(
+                self._upstream, target, asked.conversation, document, asked.betas
+            )
+        except Failure as failure:
+            raise Refusal(failure.code, failure.message, retry_after=failure.retry_after) from None
 
     async def tool(
         self,

@@ -95,7 +95,7 @@ class Books:
         self._database = database
         self._commits = commits
         self._memory = memory
-        self._clock = clock
+        self.clock = clock
         self._live = live
         self._telemetry = telemetry
         self.monotonic = monotonic
@@ -107,7 +107,7 @@ class Books:
 
     def now(self) -> Millis:
         """The time for a deciding transaction."""
-        return self._clock.now()
+        return self.clock.now()
 
     def caller(self, token_hash: str, *, certainly: bool = False) -> tuple[Standing, InForce]:
         """Who calls and what is in force as far as this process knows, for preparing a call.
@@ -115,7 +115,7 @@ class Books:
         directory = self._memory.directory
         if certainly:
             directory.refresh(self._database)
-        now = self._clock.now()
+        now = self.clock.now()
         try:
             standing = directory.standing(self._database, token_hash, now)
         except Refusal:
@@ -175,7 +175,7 @@ class Books:
         """
 
         def write(tx: Transaction) -> tuple[int, int, int]:
-            now, row = self._clock.now(), attempt.row
+            now, row = self.clock.now(), attempt.row
             self.ledger.settle(
                 tx,
                 row,
@@ -204,7 +204,7 @@ class Books:
         """No answer: released when the other side surely did nothing, else unknown."""
 
         def write(tx: Transaction) -> None:
-            rules, now, row = self._rules(tx, attempt), self._clock.now(), attempt.row
+            rules, now, row = self._rules(tx, attempt), self.clock.now(), attempt.row
             why = failure.message
             if failure.done:
                 self.ledger.lose(tx, row, error=why, rules=rules, over=attempt.over, now=now)
@@ -276,7 +276,7 @@ class Books:
             Observation(
                 kind=kind,
                 outcome=Outcome.REFUSED,
-                started_at=self._clock.now(),
+                started_at=self.clock.now(),
                 duration_us=0,
                 code=refusal.code,
                 who=call.who if call else None,
@@ -294,7 +294,7 @@ class Books:
             Observation(
                 kind=row["kind"],
                 outcome=outcome,
-                started_at=self._clock.now(),
+                started_at=self.clock.now(),
                 duration_us=0,
                 who=call.who,
                 key=call.key,

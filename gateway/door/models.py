@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gateway import budgets, calls, pricing, routing
 from gateway.access.directory import InForce
 from gateway.budgets import Shortfall
 from gateway.calls import Ask, Next, Settlement, Stored, answers
-from gateway.calls.answers import Shelf
 from gateway.database import Transaction
-from gateway.door.books import Attempt, Books, exhausted
-from gateway.door.guarding import Guarding, note
+from gateway.door.books import Books, exhausted
+from gateway.door.guarding import Guarding
+from gateway.door.sending import ModelAttempt, Sender, Withheld
 from gateway.limits import Lanes, Limiter, Refused, Traits
 from gateway.live import Finished, LiveCall
 from gateway.policy import Grants
@@ -23,32 +23,13 @@ from gateway.policy.rules import Hook
 from gateway.pricing import PriceList, Usage
 from gateway.providers import stored
 from gateway.providers.asked import Asked
-from gateway.providers.pieces import End, Piece
-from gateway.providers.serving import Serving, stream, whole
+from gateway.providers.pieces import End
 from gateway.providers.stored import Frame
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Code, Refusal
 from gateway.routing import Exhausted, Failure, Route, Router, Target, Try, Wait
 from gateway.telemetry import Outcome
 from gateway.values import Label, Millis, NanoUSD, Principal
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAttempt(Attempt):
-    """A reserved attempt of a model call: everything needed to send and to settle it."""
-
-    target: Target
-    output_tokens: int
-    price: PriceList | None
-    shelf: Shelf | None
-
-    @property
-    def model_id(self) -> str | None:
-        return self.target.model.id
-
-    @property
-    def provider_kind(self) -> str | None:
-        return self.target.provider.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +43,6 @@ OF_ONE_TARGET = frozenset(
     {Code.BUDGET_EXCEEDED, Code.UNKNOWN_PRICE, Code.QUEUE_FULL, Code.RATE_LIMITED}
 )
 """Refusals of ours that another target may not meet: a cheaper one, or one that is not busy."""
-
-
-class Withheld(Exception):
-    """The answer is here and paid for, and a guardrail does not let it pass."""
-
-    def __init__(self, refusal: Refusal, end: End) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
-        self.end = end
 
 
 class Changed(Exception):
@@ -91,11 +63,12 @@ class ModelCalls:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._books = books
-        self._upstream = upstream
+        self._sender = Sender(upstream, guarding, books.clock, books.monotonic)
         self._guarding = guarding
         self._limiter = limiter
         self.router = Router()
         self.lanes = Lanes(books.now)
+        self._prices: dict[tuple[str, str, bool, int], PriceList | None] = {}
         self._chance = chance
         self._sleep = sleep
 
@@ -179,7 +152,7 @@ class ModelCalls:
                     self._stored(call, asked, opened)
                     return True
                 try:
-                    end = await self._send(call, opened, asked, policy, step)
+                    end = await self._sender.send(call, opened, asked, policy, step)
                 except Failure as failure:
                     failure.begun = call.said
                     used = 0 if failure.done else None
@@ -216,7 +189,7 @@ class ModelCalls:
         if policy.digest != prepared.digest:
             raise Changed
         who, grants = standing.who.principal, standing.grants
-        if target not in routing.targets(asked.model, grants, policy.policy):
+        if asked.model not in grants.models or target.name not in grants.models:
             raise Changed
         ask = Ask(
             call.key,
@@ -233,14 +206,14 @@ class ModelCalls:
         if not isinstance(stands, Next):
             return stands
         over = policy.rules.ceilings(grants.limits, calls.charge_of(ask, target.name, now))
-        price = pricing.price_of(target.model, target.provider, policy.digest, now)
+        price = self._price(target, policy, now, embeddings=asked.api == "embeddings")
         if price is None and any(c.enforce and c.limit_nano is not None for c in over):
             return _unpriced(target, over)
         ledger = self._books.ledger
         admission = budgets.admit(
             over,
             {c.meter: ledger.total(tx, c.meter, rules=policy.rules) for c in over},
-            cost=price.worst if price else lambda _input, _output: 0,
+            cost=_worst(price, target, asked) if price else lambda _input, _output: 0,
             input_tokens=asked.input_tokens,
             wanted_output=_wanted(asked, target, grants),
         )
@@ -287,84 +260,19 @@ class ModelCalls:
             shelf,
         )
 
-    async def _send(
-        self, call: LiveCall, attempt: ModelAttempt, asked: Asked, policy: InForce, step: Try
-    ) -> End:
-        """Hand the answer on as it comes. Its end is held back until it is settled.
-
-        Raises Failure, and Refusal of a guardrail.
-        """
-        target, who = attempt.target, call.who
-        assert who is not None
-        virtual = policy.policy.virtual_models.get(asked.model)
-        guard = self._guarding.at(Hook.MODEL_OUTPUT, policy, who, model=asked.model)
-        at_once = asked.stream and (guard is None or not (guard.asks or guard.buffers))
-        frame = Frame.of(call.key, asked.model, self._books.now())
-        serving = Serving(
-            self._upstream,
-            target,
-            asked if at_once or not asked.stream else asked.as_whole(),
-            attempt.output_tokens,
-            routing.merged_parameters(target.model, virtual, target.name),
-            frame,
-        )
-        try:
-            if at_once:
-                window = None if guard is None else guard.window()
-                end = await self._follow(call, attempt, serving, step.first_token_ms, window)
-                if window is not None:
-                    note(call, window.findings)
-                return end
-            end = await whole(serving)
-        except Refusal as refusal:
-            if refusal.code is Code.GUARDRAIL:
-                raise
-            # No key, or a host that may not have it: this target did nothing, and never will.
-            raise Failure(refusal.message, done=False, code=refusal.code, status=401) from None
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise Failure(
-                f"{serving.where} answered something that is not its dialect "
-                f"({type(error).__name__})",
-                done=True,
-            ) from None
-        if guard is not None:
-            try:
-                end = await self._guarding.answer(guard, call, asked, end)
-            except Refusal as refusal:
-                raise Withheld(refusal, end) from None
-        call.begin(target=target.name, label=attempt.label, effect_key=None)
-        if not asked.stream:
-            return end
-        pieces, last = stored.again(asked, end.stored, frame)
-        for piece in pieces:
-            call.add(piece.data)
-        return End(end.usage, end.stored, tail=last.tail)
-
-    async def _follow(
-        self,
-        call: LiveCall,
-        attempt: ModelAttempt,
-        serving: Serving,
-        first_token_ms: int | None,
-        window: object | None,
-    ) -> End:
-        """A stream, piece by piece; the first one may be waited for only so long."""
-        async with aclosing(stream(serving, window)) as pieces:  # type: ignore[arg-type, type-var]
-            upcoming = aiter(pieces)
-            try:
-                seconds = None if first_token_ms is None else first_token_ms / 1000
-                async with asyncio.timeout(seconds):
-                    piece: Piece | End = await anext(upcoming)
-            except TimeoutError:
-                raise Failure(
-                    f"{serving.where} said nothing for {first_token_ms} ms", done=True
-                ) from None
-            call.first = self._books.monotonic()
-            call.begin(target=attempt.target.name, label=attempt.label, effect_key=None)
-            while not isinstance(piece, End):
-                call.add(piece.data)
-                piece = await anext(upcoming)
-            return piece
+    def _price(
+        self, target: Target, policy: InForce, now: Millis, *, embeddings: bool
+    ) -> PriceList | None:
+        """What the target costs. Looked up once an hour: tables take their time, and know of
+        prices that begin at a date."""
+        key = (policy.digest, target.name, embeddings, now // 3_600_000)
+        if key not in self._prices:
+            if len(self._prices) >= 1024:
+                self._prices.clear()
+            self._prices[key] = pricing.price_of(
+                target.model, target.provider, policy.digest, now, embeddings=embeddings
+            )
+        return self._prices[key]
 
     async def _settle(
         self,
@@ -395,6 +303,8 @@ class ModelCalls:
             output_tokens=usage.output,
             cached_tokens=usage.cached,
             reasoning_tokens=usage.reasoning,
+            cache_write_tokens=usage.cache_write,
+            audio_tokens=usage.audio_input + usage.audio_output,
             begun_at=None if first is None else Millis(row["reserved_at"] + first),
             error=error,
         )
@@ -435,6 +345,16 @@ class ModelCalls:
                 tail=end.tail,
             )
         )
+
+
+def _worst(price: PriceList, target: Target, asked: Asked) -> Callable[[int, int], NanoUSD]:
+    """What so many tokens can cost. Anthropic writes to its cache only when told to, and sound is
+    in a request only where it is named; an escaped name could hide either."""
+    hidden = b"\\u00" in asked.body
+    told = b"cache_control" in asked.body or "cache_control" in target.model.parameters
+    writes = hidden or told or target.provider.kind != "anthropic"
+    audio = hidden or b"audio" in asked.body or "audio" in target.model.parameters
+    return partial(price.worst, cache_writes=writes, audio=audio)
 
 
 def _unpriced(target: Target, over: list[budgets.Ceiling]) -> Refusal:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from gateway.guardrails.asking import Ask
-from gateway.guardrails.compiled import Rules, compiled
+from gateway.guardrails.compiled import Rules, ready
 from gateway.guardrails.guard import Guard, Window
 from gateway.guardrails.verdict import CheckError, Found, Refused, Verdict
 from gateway.policy.rules import Guardrail, Hook
@@ -33,7 +33,7 @@ class Guardrails:
     """The guardrails of one policy. Not for several threads."""
 
     def __init__(self, rules: tuple[Guardrail, ...]) -> None:
-        self._rules = tuple(compiled(rule) for rule in rules)
+        self._rules = tuple(ready(rule) for rule in rules)
         self._sets: dict[tuple[int, ...], Rules] = {}
         self._guards: dict[tuple[str, str, str, str | None, str | None], Guard | None] = {}
 

@@ -44,7 +44,7 @@ class Compiled:
     broken: CheckError | None = None
 
 
-def compiled(rule: Guardrail) -> Compiled:
+def ready(rule: Guardrail) -> Compiled:
     """The rule, ready. Never raises: a bad rule must not keep a policy from taking effect."""
     try:
         return _compiled(rule, rule.check)
@@ -86,7 +86,8 @@ class Seen:
     """Texts that are known to be clean. A conversation is sent again with every turn; only what is
     new in it costs a look."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = SEEN) -> None:
+        self._size = size
         self._digests: OrderedDict[bytes, None] = OrderedDict()
 
     def digest(self, text: str, salt: bytes = b"") -> bytes:
@@ -102,7 +103,7 @@ class Seen:
     def add(self, digest: bytes) -> None:
         """Remember a text; the one that was not met for longest is forgotten."""
         self._digests[digest] = None
-        if len(self._digests) > SEEN:
+        if len(self._digests) > self._size:
             self._digests.popitem(last=False)
 
 

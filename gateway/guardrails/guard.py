@@ -20,6 +20,7 @@ AT_ONCE = 8
 """Texts of one document that services are asked about at the same time."""
 
 T = TypeVar("T")
+Each = Callable[[str, Book], str]
 Judging = Callable[[str, Any, Book], None]
 
 
@@ -89,9 +90,12 @@ class Guard:
         return Verdict(document, book.findings)
 
     def window(self) -> Window:
-        """For one stream of text. Not for guards that ask: keep the text, and `check` it."""
+        """For one stream of text. Not for guards that ask: keep the text, and `check` it.
+
+        Raises Refused: a rule that cannot be read refuses before anything came.
+        """
         assert not self.asks, "a guard that asks must be awaited: check"
-        return Window(self._rules, self._hook, self._judge, holds=self.buffers)
+        return Window(self._rules, self._hook, self._each, self._judge, holds=self.buffers)
 
     def _look(self, text: str, value: Any, book: Book) -> str:
         self._fail(book)
@@ -180,12 +184,15 @@ class Guard:
 class Window:
     """A guard over one stream of text."""
 
-    def __init__(self, rules: Rules, hook: Hook, judge: Judging, *, holds: bool) -> None:
+    def __init__(
+        self, rules: Rules, hook: Hook, each: Each, judge: Judging, *, holds: bool
+    ) -> None:
         self._book = Book(hook)
-        for each in rules.broken:
-            assert each.broken is not None
-            self._book.fails(each.rule, each.broken)
-        self._stages = [Stage(each.rule, each.searches, self._book) for each in rules.each]
+        for rule in rules.broken:
+            assert rule.broken is not None
+            self._book.fails(rule.rule, rule.broken)
+        self._stages = [Stage(rule.rule, rule.searches, self._book) for rule in rules.each]
+        self._each = each
         self._judge = judge if rules.judges else None
         self._holds = holds
         self._kept: list[str] = []
@@ -198,6 +205,11 @@ class Window:
     def feed(self, text: str) -> str:
         """What may be released now; often less than came, sometimes nothing. Raises Refused."""
         return self._pass(text, last=False)
+
+    def arguments(self, text: str) -> str:
+        """The arguments, as JSON text, of a tool call in the stream. They are looked at when they
+        are all there, value by value: nobody can use a part of them. Raises Refused."""
+        return texts.json_text(text, lambda value: self._each(value, self._book))
 
     def end(self) -> str:
         """The rest, at the end of the stream. Raises Refused."""

@@ -71,10 +71,10 @@ class Markers:
             quick="|".join(patterns).replace("{1,40}", "+"),
         )
 
-    def find(self, text: str, start: int, *, whole: bool) -> Span | Open | None:
+    def find(self, text: str, start: int, *, whole: bool, until: float) -> Span | Open | None:
         """See `scan.Search`."""
         read = _read(text)
-        found = self._words.find(read.text, read.index(start), whole=whole)
+        found = self._words.find(read.text, read.index(start), whole=whole, until=until)
         match found:
             case Span():
                 return Span(read.raw(found.start), read.raw(found.end - 1) + 1, found.what, "")

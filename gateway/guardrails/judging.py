@@ -25,7 +25,7 @@ def by_schema(check: SchemaCheck) -> Judge:
     Raises ValueError for a schema that is none, or that refers to another document: nothing is
     ever fetched.
     """
-    validator = jsonschema_rs.validator_for(_plain(check.json_schema), retriever=_refuse)
+    validator = jsonschema_rs.validator_for(_plain(dict(check.json_schema)), retriever=_refuse)
 
     def judge(text: str, value: Any) -> str | None:
         if value is None:
@@ -33,7 +33,7 @@ def by_schema(check: SchemaCheck) -> Judge:
                 value = json.loads(text)
             except (ValueError, RecursionError):
                 return "is not JSON"
-        error = next(iter(validator.iter_errors(value)), None)
+        error = next(iter(validator.iter_errors(_plain(value))), None)
         if error is None:
             return None
         # Where in the schema, not where in the text, whose keys may be anything.
@@ -48,7 +48,7 @@ def _refuse(uri: str) -> Any:
 
 def _plain(value: Any) -> Any:
     """JSON of plain dicts and lists, whatever the policy keeps it in."""
-    return json.loads(json.dumps(value, default=dict))
+    return value if type(value) in (dict, list) else json.loads(json.dumps(value, default=dict))
 
 
 def by_globs(check: GlobsCheck) -> Judge:

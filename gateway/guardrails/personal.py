@@ -35,7 +35,7 @@ def _search(kind: str, source: str, proof: Proof, quick: str | None) -> Pattern:
         start = match.start()
         return Span(start, start + length, what, f"[{kind}]") if length else None
 
-    return Pattern(source, take, quick=quick)
+    return Pattern(f"(?a){source}", take, quick=quick)
 
 
 def _cuts(candidate: str) -> Iterator[str]:
@@ -103,14 +103,15 @@ def _number(name: str) -> Callable[[str], bool]:
     return valid
 
 
-def _national(*names: str) -> Proof:
-    return lambda candidate: len(candidate) if any(_number(n)(candidate) for n in names) else 0
+def _national(candidate: str) -> int:
+    # One text may have the form of several countries' numbers.
+    proved = any(form.fullmatch(candidate) and _number(name)(candidate) for name, form in _READY)
+    return len(candidate) if proved else 0
 
 
+_CARD = r"\d{12,19}|\d{4}(?:[ -]\d{4}){2,3}(?:[ -]\d{1,3})?|\d{4}[ -]\d{6}[ -]\d{4,5}"
 _IPV4 = r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)"
 _IPV6 = r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:|::)(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])"
-_GROUPED = r"(?<![\w.-]){}(?![\w-])"
-
 NATIONAL: Final = (
     ("us.ssn", r"\d{3}-\d{2}-\d{4}"),
     ("ca.sin", r"\d{3}[ -]\d{3}[ -]\d{3}"),
@@ -132,6 +133,9 @@ NATIONAL: Final = (
 """The numbers of persons that are told apart by a form or by check digits, by python-stdnum's name.
 Those of nine plain digits (the Dutch BSN, a SIN without spaces) are left out: one in ten of all
 numbers would be one."""
+
+_READY = [(name, regex.compile(form)) for name, form in NATIONAL]
+_ANY = "|".join(f"(?:{form})" for _, form in NATIONAL)
 
 WORDS: Final = {
     "email": "an email address",
@@ -159,24 +163,22 @@ FORMS: Final[dict[str, tuple[tuple[str, Proof, str | None], ...]]] = {
     ),
     "credit_card": (
         (
-            r"(?<![\w.-])\d(?:[ -]?\d){11,18}(?![\w])",
+            rf"(?<![\w.-])(?:{_CARD})(?!\w)",
             _credit_card,
-            r"\d(?:[ -]?\d){11}",
+            _CARD,
         ),
     ),
     "iban": (
         (
-            r"(?<!\w)[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]){11,30}(?!\w)",
+            r"(?<!\w)[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?: [A-Z0-9]{2,4}){3,8})(?!\w)",
             _iban,
             r"[A-Z]{2}\d{2}[ ]?[A-Z0-9]{2}",
         ),
     ),
     "ip_address": (
         (_IPV4, _address, r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d"),
-        (_IPV6, _address, r"(?:[0-9A-Fa-f]{1,4}:|::)[0-9A-Fa-f:]"),
+        (_IPV6, _address, r"(?:[0-9A-Fa-f]{0,4}:){2}[0-9A-Fa-f:]"),
     ),
-    "national_id": tuple(
-        (_GROUPED.format(f"(?:{form})"), _national(name), form) for name, form in NATIONAL
-    ),
+    "national_id": ((rf"(?<![\w.-])(?:{_ANY})(?![\w-])", _national, _ANY),),
 }
 """By kind: pattern, proof, and the pattern for RE2 (see `Pattern`)."""

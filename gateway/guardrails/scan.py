@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Protocol
 
 import re2
@@ -22,7 +23,10 @@ WINDOW = 256
 remembered of what was released, for look-behind."""
 
 SECONDS = 0.1
-"""Time that one search of a pattern may take; patterns of a policy may explode on some texts."""
+"""Time that one search of a policy's pattern may take: it may explode on some texts."""
+
+LOOK_SECONDS = 1.0
+"""Time that one rule may take for one text: a text of nothing but near misses costs no more."""
 
 
 PIECE = 16_384
@@ -49,10 +53,10 @@ class Open:
 class Search(Protocol):
     """One kind of thing to look for."""
 
-    def find(self, text: str, start: int, *, whole: bool) -> Span | Open | None:
+    def find(self, text: str, start: int, *, whole: bool, until: float) -> Span | Open | None:
         """The next thing that begins at `start` or later. `whole`: no more text will come.
 
-        Raises CheckError.
+        Raises CheckError, also when it is later than `until` (`perf_counter`).
         """
 
 
@@ -64,7 +68,9 @@ def scan(
     """
     spans: list[Span] = []
     at = start
-    ahead = [search.find(text, at, whole=whole) for search in searches]
+    # The time is that of the work itself: nothing is decided by when it is done.
+    until = perf_counter() + LOOK_SECONDS
+    ahead = [search.find(text, at, whole=whole, until=until) for search in searches]
     while True:
         first = min((a for a in ahead if a is not None), key=lambda a: a.start, default=None)
         if first is None:
@@ -75,7 +81,7 @@ def scan(
         at = first.end
         for index, found in enumerate(ahead):
             if found is not None and found.start < at:
-                ahead[index] = searches[index].find(text, at, whole=whole)
+                ahead[index] = searches[index].find(text, at, whole=whole, until=until)
 
 
 def replaced(text: str, spans: Sequence[Span], start: int = 0, end: int | None = None) -> str:
@@ -109,12 +115,12 @@ class Pattern:
         self._take = take
         self._timeout = SECONDS if timed else None
 
-    def find(self, text: str, start: int, *, whole: bool) -> Span | Open | None:
+    def find(self, text: str, start: int, *, whole: bool, until: float) -> Span | Open | None:
         """See `Search`."""
         try:
             open_at = len(text) + 1 if whole else self._open(text, start)
             at = start
-            while (match := self._next(text, at)) is not None and match.start() < open_at:
+            while (match := self._next(text, at, until)) is not None and match.start() < open_at:
                 # `$` also matches before a line end that is the last character, so far.
                 if not whole and match.end() >= len(text) - 1:
                     return Open(match.start())
@@ -122,20 +128,28 @@ class Pattern:
                 if span is not None:
                     return span
                 at = match.start() + 1
+                if perf_counter() > until:
+                    raise CheckError(f"looking took longer than {LOOK_SECONDS:g} s")
         except TimeoutError:
             raise CheckError(f"its pattern took longer than {SECONDS} s") from None
         return Open(open_at) if open_at < len(text) else None
 
-    def _next(self, text: str, at: int) -> regex.Match[str] | None:
+    def _next(self, text: str, at: int, until: float) -> regex.Match[str] | None:
         if self._quick is None:
-            return self._exact.search(text, at, timeout=self._timeout)
+            # Behind its end a text would be searched at its end, again and again.
+            return self._exact.search(text, at, timeout=self._timeout) if at < len(text) else None
+        size = REACH
         while at < len(text):
-            # In pieces: RE2 encodes all it is given, at every search.
+            # In pieces, ever larger ones: RE2 encodes all it is given, at every search.
             low = max(0, at - 1)
-            hit = self._quick.search(_LONE.sub("?", text[low : at + PIECE + REACH]), at - low)
+            piece = text[low : at + size + REACH]
+            hit = self._quick.search(piece if piece.isascii() else _LONE.sub("?", piece), at - low)
             if hit is None:
-                at += PIECE
+                at += size
+                size = min(2 * size, PIECE)
                 continue
+            if perf_counter() > until:
+                raise CheckError(f"looking took longer than {LOOK_SECONDS:g} s")
             match = self._exact.match(text, low + hit.start())
             if match is not None:
                 return match
@@ -160,11 +174,11 @@ def _opening(source: str) -> tuple[regex.Pattern[str], int]:
 
     What can never match follows the pattern, so that every way to match runs on until it fails or
     comes to the end of the text; then the match is a partial one. Word boundaries are left out:
-    at the end of a text they cannot be told, and without them only more can match. Look-ahead
-    that goes wrong at the end of the text is covered by the window.
+    at the end of a text they cannot be told, and without them only more can match. A pattern that
+    makes no sense without them has everything held back by a window.
     """
     lax = _EDGES.sub(lambda m: "" if m[0] in (r"\b", r"\B") else m[0], source)
     try:
-        return regex.compile(f"(?:{lax}){_NEVER}"), WINDOW if "(?" in lax and "=" in lax else 0
+        return regex.compile(f"(?:{lax}){_NEVER}"), 0
     except regex.error:
         return regex.compile(_NEVER), WINDOW

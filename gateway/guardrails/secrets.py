@@ -33,7 +33,8 @@ _MORE: Final = (
 )
 _EVERY: Final = (*KINDS, *_MORE)
 
-_SOURCE = "|".join(
+# ASCII: a token that stands next to a letter of another script is one all the same.
+_SOURCE = "(?a)" + "|".join(
     f"(?P<k{number}>{pattern}{_BODY if what == 'a private key' else ''})"
     for number, (what, pattern) in enumerate(_EVERY)
 )

@@ -7,7 +7,7 @@ very object that came in, so that a caller can forward the bytes it was parsed f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Final
 
 from gateway.refusals import Code, Refusal
@@ -144,9 +144,9 @@ def _everything(value: Any, change: Change, depth: int) -> Any:
         new = change(digits)
         return value if new == digits else new
     _deep(depth)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return _items(value, lambda item: _everything(item, change, depth - 1))
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         return value
     pairs = [
         (
@@ -161,7 +161,7 @@ def _everything(value: Any, change: Change, depth: int) -> Any:
     return value if same else dict(pairs)
 
 
-def _items(value: list[Any], walk: Callable[[Any], Any]) -> list[Any]:
+def _items(value: Sequence[Any], walk: Callable[[Any], Any]) -> Sequence[Any]:
     new = [walk(item) for item in value]
     return value if all(map(_same, new, value)) else new
 

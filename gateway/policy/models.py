@@ -30,7 +30,8 @@ class Price(Frozen):
 
 class TapeEntry(Frozen):
     """A recorded call: `request` is the SHA-256 of what was asked in the provider's own dialect
-    (docs/policies/cassettes.md), `response` its JSON body or, of a stream, `events` their data."""
+    (docs/policies/cassettes.md), `response` its JSON body or, of a stream, `events` their data.
+    A body with a fraction in it is its JSON as text: the policy has no floats."""
 
     request: str
     status: int = 200

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +21,15 @@ import msgspec
 
 from gateway.policy import Api
 from gateway.providers.conversation import ModelRequest, estimate_input
-from gateway.providers.dialects import anthropic, fields, openai
+from gateway.providers.dialects import anthropic, embeddings, fields, openai, responses
+from gateway.providers.embeddings import estimate_embedding
 from gateway.refusals import Code, Refusal
 
-DIALECTS: Mapping[Api, ModuleType] = {"chat": openai, "messages": anthropic}
+DIALECTS: Mapping[Api, ModuleType] = {
+    "chat": openai,
+    "responses": responses,
+    "messages": anthropic,
+}
 """How each API is read and written."""
 OUTPUT = {
     "chat": ("max_completion_tokens", "max_tokens"),
@@ -37,6 +43,7 @@ STREAM_FIELDS = frozenset({"stream", "stream_options"})
 HEAVY = (b"base64", b"image", b"input_audio", b"input_file", b'"file"', b"document")
 """Where one of these stands, the length of the body says little about its tokens."""
 _KNOWN = ("digest", "input_tokens", "conversation")
+_BETAS = re.compile(r"[A-Za-z0-9_.\- ,]{1,2000}")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _any = msgspec.json.Decoder()
 
@@ -50,22 +57,38 @@ class Asked:
     body: bytes
     model: str
     stream: bool
+    betas: str = ""
+    """The client's `anthropic-beta` header: names of features that fields of its request need."""
 
     @classmethod
-    def read(cls, api: Api, body: bytes) -> Asked:
-        """From a request's body. Raises Refusal (invalid_request) that names the field."""
+    def read(cls, api: Api, body: bytes, betas: str | None = None) -> Asked:
+        """From a request's body and `anthropic-beta` header. Raises Refusal (invalid_request)
+        that names the field."""
+        if betas is not None and not _BETAS.fullmatch(betas):
+            raise fields.invalid("`anthropic-beta` must be names separated by commas")
         try:
             found = _fields.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise fields.invalid(f"the body is not a JSON object: {error}") from None
-        asked = cls(api, found, body, "", False)
+        asked = cls(api, found, body, "", False, betas or "")
         model, stream = asked.value("model"), asked.value("stream")
         if not isinstance(model, str) or not model:
             raise fields.invalid("`model` must be a string")
         if stream is not None and not isinstance(stream, bool):
             raise fields.invalid("`stream` must be true or false")
         asked.model, asked.stream = model, bool(stream)
+        if api == "responses":
+            asked._refuse_kept_state()
         return asked
+
+    def _refuse_kept_state(self) -> None:
+        """What a provider keeps is kept for whoever has its key, and that is everybody here."""
+        for name in ("previous_response_id", "conversation", "background", "prompt"):
+            if name in self.fields and self.value(name):
+                raise fields.invalid(
+                    f"`{name}` is not supported: it uses what the provider keeps for everybody "
+                    "behind this gateway. Send the whole conversation as `input`"
+                )
 
     def value(self, name: str) -> Any:
         """One field, read; None when it is not there. Raises Refusal (invalid_request)."""
@@ -129,6 +152,8 @@ class Asked:
     def input_tokens(self) -> int:
         """Upper estimate of the input: one token per two bytes of the whole body. Where it holds
         pictures or files, they are counted by themselves (`conversation.estimate_input`)."""
+        if self.api == "embeddings":
+            return estimate_embedding(embeddings.read(fields.document(self.body)))
         if any(mark in self.body for mark in HEAVY):
             return estimate_input(self.conversation)
         return -(-len(self.body) // 2) + 64
@@ -139,18 +164,17 @@ class Asked:
         dialect = DIALECTS.get(self.api)
         if dialect is None:
             raise Refusal(Code.INVALID_REQUEST, f"the {self.api} API cannot be translated")
-        document = json.loads(self.body)
-        found: ModelRequest = dialect.read(document)
+        found: ModelRequest = dialect.read(fields.document(self.body))
         return found
 
     def as_whole(self) -> Asked:
         """The same request of a client that does not stream."""
         rest = {name: raw for name, raw in self.fields.items() if name not in STREAM_FIELDS}
-        whole = Asked(self.api, rest, self.body, self.model, False)
+        whole = Asked(self.api, rest, self.body, self.model, False, self.betas)
         whole.__dict__.update({k: v for k, v in self.__dict__.items() if k in _KNOWN})
         return whole
 
     def texts(self, document: Any) -> Asked:
         """The same request with another document: a guardrail has changed its texts."""
         body = json.dumps(document, ensure_ascii=False).encode()
-        return Asked.read(self.api, body)
+        return Asked.read(self.api, body, self.betas or None)

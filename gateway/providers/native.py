@@ -19,14 +19,17 @@ import msgspec
 from gateway.policy import Api
 from gateway.pricing import Usage
 from gateway.providers.asked import OUTPUT, Asked
+from gateway.providers.dialects import anthropic, responses
 from gateway.providers.pieces import End, Piece
 from gateway.providers.upstream import Answer
+from gateway.providers.usage import whole
+from gateway.providers.wire import overridden
 from gateway.routing import Failure
 
 MOST_EVENT = 8 * 1024 * 1024
 """Bytes of one event; more than that is no answer any more."""
 UNMANAGED = {
-    "responses": ("previous_response_id", "conversation", "background", "prompt"),
+    "responses": (),
     "messages": ("mcp_servers", "container"),
     "chat": ("web_search_options",),
     "embeddings": (),
@@ -63,7 +66,12 @@ def outgoing(
         out.pop(name, None)
     if "tools" in out:
         _keep_client_tools(asked.api, out)
-    out.update(parameters)
+    # Reasoning of another provider, from before a fallback or a change of the model.
+    if asked.api == "messages" and b"interlock:" in asked.body:
+        out["messages"] = anthropic.without_foreign(asked.value("messages"))
+    if asked.api == "responses" and b"encrypted_content" in asked.body:
+        out["input"] = responses.without_foreign(asked.value("input"))
+    out = overridden(out, parameters)
     out["model"] = model
     if output_tokens is not None and OUTPUT[asked.api]:
         each = max(1, output_tokens // asked.choices)
@@ -183,6 +191,7 @@ class _Stream(Protocol):
 
 class _Details(msgspec.Struct):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
     audio_tokens: int | None = None
     reasoning_tokens: int | None = None
 
@@ -192,20 +201,29 @@ class _OpenAIUsage(msgspec.Struct):
     completion_tokens: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    total_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
     input_tokens_details: _Details | None = None
     output_tokens_details: _Details | None = None
 
-    def usage(self) -> Usage:
-        """Chat Completions and Responses have two sets of names for the same."""
+    def usage(self) -> Usage | None:
+        """Chat Completions and Responses have two sets of names for the same; embeddings have no
+        output. None without sound totals: the call is then charged as reserved."""
         read = self.prompt_tokens_details or self.input_tokens_details or _Details()
         wrote = self.completion_tokens_details or self.output_tokens_details or _Details()
-        return Usage(
-            input=max(0, self.prompt_tokens or self.input_tokens or 0),
-            output=max(0, self.completion_tokens or self.output_tokens or 0),
-            cached=max(0, read.cached_tokens or 0),
-            reasoning=max(0, wrote.reasoning_tokens or 0),
+        inputs = self.input_tokens if self.prompt_tokens is None else self.prompt_tokens
+        outputs = self.output_tokens if self.completion_tokens is None else self.completion_tokens
+        if inputs is None or (outputs is None and self.total_tokens != inputs):
+            return None
+        return whole(
+            input_tokens=inputs,
+            output_tokens=outputs or 0,
+            cached=read.cached_tokens or 0,
+            written=read.cache_write_tokens or 0,
+            reasoning=wrote.reasoning_tokens or 0,
+            heard=read.audio_tokens or 0,
+            spoken=wrote.audio_tokens or 0,
         )
 
 
@@ -217,11 +235,22 @@ class _OpenAIBody(msgspec.Struct):
     error: msgspec.Raw | None = None
 
 
+class _CacheCreation(msgspec.Struct):
+    ephemeral_5m_input_tokens: int | None = None
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: int | None = None
+
+
 class _AnthropicUsage(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cache_creation: _CacheCreation | None = None
+    output_tokens_details: _OutputDetails | None = None
 
     def over(self, earlier: _AnthropicUsage) -> _AnthropicUsage:
         """A later event of a stream says only what has changed."""
@@ -232,14 +261,24 @@ class _AnthropicUsage(msgspec.Struct):
             )
         )
 
-    def usage(self) -> Usage:
-        """Anthropic counts cached input beside `input_tokens`; the ledger counts it within."""
+    def usage(self) -> Usage | None:
+        """Anthropic counts what it read from and wrote to its cache beside `input_tokens`; the
+        ledger counts it within. None without sound totals."""
+        if self.input_tokens is None or self.output_tokens is None:
+            return None
         cached = max(0, self.cache_read_input_tokens or 0)
-        written = max(0, self.cache_creation_input_tokens or 0)
-        return Usage(
-            input=max(0, self.input_tokens or 0) + cached + written,
-            output=max(0, self.output_tokens or 0),
+        kinds = self.cache_creation or _CacheCreation()
+        hour = max(0, kinds.ephemeral_1h_input_tokens or 0)
+        five = max(0, kinds.ephemeral_5m_input_tokens or 0)
+        written = max(0, self.cache_creation_input_tokens or 0, hour + five)
+        said = self.output_tokens_details or _OutputDetails()
+        return whole(
+            input_tokens=self.input_tokens + cached + written,
+            output_tokens=self.output_tokens,
             cached=cached,
+            written=written,
+            hour=hour,
+            reasoning=said.thinking_tokens or 0,
         )
 
 
@@ -352,8 +391,7 @@ class _MessagesStream:
     def end(self, where: str) -> Usage | None:
         if not self.ended:
             raise Failure(f"{where} broke off in the middle of its answer", done=True)
-        known = self._usage is not None and self._usage.output_tokens is not None
-        return self._usage.usage() if self._usage is not None and known else None
+        return None if self._usage is None else self._usage.usage()
 
 
 class _ResponsesStream:
@@ -402,8 +440,7 @@ class _AnthropicReader(_Reader):
         found = _decoded(_anthropic, body, where)
         if found.content is None:
             raise Failure(f"{where} answered something that is not its dialect", done=True)
-        known = found.usage is not None and found.usage.output_tokens is not None
-        return found.usage.usage() if known else None
+        return None if found.usage is None else found.usage.usage()
 
 
 READERS: Mapping[Api, _Reader] = {

@@ -7,23 +7,24 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from gateway.keys import allowed_hosts
-from gateway.policy import Api, Provider
-from gateway.pricing import DEFAULT_URLS
-from gateway.providers import anthropic, native, openai, scripted, stored
+from gateway.providers import native, stored, translated, wire
 from gateway.providers.asked import DIALECTS, Asked
-from gateway.providers.conversation import Done, Event, ModelRequest, TextDelta, assemble
+from gateway.providers.conversation import (
+    Done,
+    Event,
+    ModelRequest,
+    TextDelta,
+    ToolDelta,
+    ToolStart,
+    assemble,
+)
+from gateway.providers.dialects import embeddings as embeddings_dialect
+from gateway.providers.dialects import fields
+from gateway.providers.embeddings import embed
 from gateway.providers.pieces import End, Piece
 from gateway.providers.stored import Frame
 from gateway.providers.upstream import Answer, Upstream
-from gateway.routing import Failure, Target, failure_of_status
-
-PATHS: Mapping[Api, str] = {
-    "chat": "/chat/completions",
-    "responses": "/responses",
-    "embeddings": "/embeddings",
-    "messages": "/v1/messages",
-}
+from gateway.routing import Failure, Target
 
 
 class TextFilter(Protocol):
@@ -33,8 +34,12 @@ class TextFilter(Protocol):
         """What may be released now. Raises Refusal."""
         ...
 
+    def arguments(self, text: str) -> str:
+        """The JSON text of a tool call's arguments. Raises Refusal."""
+        ...
+
     def end(self) -> str:
-        """The rest. Raises Refusal."""
+        """The rest of the text before a tool call, or of all of it. Raises Refusal."""
         ...
 
 
@@ -57,22 +62,31 @@ class Serving:
     @property
     def native(self) -> bool:
         """Does the target speak the client's dialect?"""
-        return self.asked.api in apis_of(self.target.provider)
+        provider = self.target.provider
+        return provider.kind != "scripted" and self.asked.api in wire.apis_of(provider)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What of the request's head is sent with it."""
+        betas = self.asked.betas if self.asked.api == "messages" else ""
+        return {"anthropic-beta": betas} if betas else {}
 
 
 async def whole(call: Serving) -> End:
     """The whole answer, for a client that does not stream. Raises Failure, Refusal (no key)."""
     if not call.native:
-        events = [event async for event in _events(call)]
-        return _written(call, events)
-    sent = _sent(call)
-    answer = await call.upstream.ask(**sent)
-    _raise_for_status(answer, await answer.brief() if answer.status != 200 else "")
+        if call.asked.api == "embeddings":
+            return await _embedded(call)
+        return _written(call, [event async for event in _events(call)])
+    answer = await wire.whole(
+        call.upstream, call.target, call.asked.api, _body(call), headers=call.headers
+    )
     if not _streams(answer):
         return native.unary(call.asked, await answer.raw(), answer.where)
     # Asked for a whole, and it streams all the same: some servers know nothing else.
-    read = anthropic.events if call.asked.api == "messages" else openai.events
-    return _written(call, [event async for event in read(answer)])
+    if call.asked.api == "embeddings":
+        raise Failure(f"{call.where} streams what was asked for as a whole", done=True)
+    return _written(call, [event async for event in translated.READ[call.asked.api](answer)])
 
 
 async def stream(call: Serving, window: TextFilter | None = None) -> AsyncIterator[Piece | End]:
@@ -85,48 +99,46 @@ async def stream(call: Serving, window: TextFilter | None = None) -> AsyncIterat
         async for piece in _translated(call, events):
             yield piece
         return
-    async with call.upstream.post(**_sent(call)) as answer:
-        _raise_for_status(answer, await answer.brief() if answer.status != 200 else "")
+    end: End | None = None
+    async with wire.ask(
+        call.upstream, call.target, call.asked.api, _body(call), headers=call.headers
+    ) as answer:
         if _streams(answer):
             async for piece in native.stream(call.asked, answer):
+                if isinstance(piece, End):
+                    end = piece
+                else:
+                    yield piece
+        else:
+            found = native.unary(call.asked, await answer.raw(), answer.where)
+            pieces, last = stored.again(call.asked, found.stored, call.frame)
+            for piece in pieces:
                 yield piece
-            return
-        end = native.unary(call.asked, await answer.raw(), answer.where)
-        pieces, last = stored.again(call.asked, end.stored, call.frame)
-        for piece in pieces:
-            yield piece
-        yield End(end.usage, end.stored, tail=last.tail)
+            end = End(found.usage, found.stored, tail=last.tail)
+    if end is not None:
+        yield end
 
 
 async def _filtered(source: AsyncIterator[Event], window: TextFilter) -> AsyncIterator[Event]:
-    """Text only as far as the window has released it; tool calls wait for the text before them."""
-    ended = False
+    """What the window has released. The arguments of a tool call are looked at when they are
+    whole, and a tool call never overtakes the text before it."""
+    calling: int | None = None
+    parts: list[str] = []
     async for event in source:
+        if isinstance(event, ToolDelta):
+            calling = event.index
+            parts.append(event.fragment)
+            continue
+        if calling is not None:
+            yield ToolDelta(calling, window.arguments("".join(parts)))
+            calling, parts = None, []
         if isinstance(event, TextDelta):
             if released := window.feed(event.text):
                 yield TextDelta(released)
             continue
-        if isinstance(event, Done) and not ended:
-            ended = True
-            if rest := window.end():
-                yield TextDelta(rest)
+        if isinstance(event, ToolStart | Done) and (rest := window.end()):
+            yield TextDelta(rest)
         yield event
-
-
-def apis_of(provider: Provider) -> tuple[Api, ...]:
-    """What a provider can be asked in."""
-    if provider.apis is not None:
-        return provider.apis
-    if provider.kind == "anthropic":
-        return ("messages",)
-    if provider.kind == "azure" or base_of(provider) == DEFAULT_URLS["openai"]:
-        return ("chat", "responses", "embeddings")
-    return ("chat", "embeddings") if provider.kind == "openai" else ()
-
-
-def base_of(provider: Provider) -> str:
-    """The address of a provider's API."""
-    return (provider.base_url or DEFAULT_URLS.get(provider.kind, "")).rstrip("/")
 
 
 async def _translated(call: Serving, source: AsyncIterator[Event]) -> AsyncIterator[Piece | End]:
@@ -136,6 +148,7 @@ async def _translated(call: Serving, source: AsyncIterator[Event]) -> AsyncItera
         identity=frame.identity,
         seconds=frame.seconds,
         with_usage=call.asked.with_usage,
+        request=call.asked.conversation,
     )
     events: list[Event] = []
     async for event in source:
@@ -155,12 +168,20 @@ def _events(call: Serving) -> AsyncIterator[Event]:
     request: ModelRequest = replace(
         call.asked.conversation, max_output_tokens=call.output_tokens or None
     )
-    kind = call.target.provider.kind
-    if kind == "scripted":
-        return scripted.stream(call.target, request)
-    if kind == "anthropic":
-        return anthropic.stream(call.upstream, call.target, request)
-    return openai.stream(call.upstream, call.target, request)
+    return translated.events(call.upstream, _told(call), request)
+
+
+def _told(call: Serving) -> Target:
+    """The target, with this call's parameters."""
+    model = call.target.model.model_copy(update={"parameters": call.parameters})
+    return replace(call.target, model=model)
+
+
+async def _embedded(call: Serving) -> End:
+    request = embeddings_dialect.read(fields.document(call.asked.body))
+    reply = await embed(call.upstream, _told(call), request)
+    body = embeddings_dialect.answer(reply, model=call.frame.model, request=request)
+    return End(reply.usage, _stored(reply.to_json()), _stored(body).encode())
 
 
 def _written(call: Serving, events: list[Event]) -> End:
@@ -172,42 +193,16 @@ def _stored(document: Any) -> str:
     return json.dumps(document, ensure_ascii=False)
 
 
-def _sent(call: Serving) -> dict[str, Any]:
-    """Where the native request goes, with what."""
-    provider = call.target.provider
-    base = base_of(provider)
-    url = base + PATHS[call.asked.api]
-    secret = call.upstream.keyring.find(
-        provider.key, url=url, hosts=allowed_hosts(provider.hosts, base)
-    )
-    body = native.outgoing(
+def _body(call: Serving) -> bytes:
+    """The native request."""
+    return native.outgoing(
         call.asked,
         model=call.target.model.id,
         output_tokens=call.output_tokens,
         parameters=call.parameters,
-        plain_limit=base != DEFAULT_URLS["openai"],
+        plain_limit=not wire.official(call.target.provider),
     )
-    return {
-        "url": url,
-        "body": body,
-        "headers": _headers(provider, secret),
-        "where": call.where,
-        "seconds": provider.timeout_seconds,
-        "secret": secret,
-    }
-
-
-def _headers(provider: Provider, secret: str | None) -> dict[str, str]:
-    if provider.kind == "anthropic":
-        known = {"anthropic-version": anthropic.VERSION}
-        return {**known, "x-api-key": secret} if secret else known
-    return {"authorization": f"Bearer {secret}"} if secret else {}
 
 
 def _streams(answer: Answer) -> bool:
     return "text/event-stream" in (answer.header("content-type") or "")
-
-
-def _raise_for_status(answer: Answer, text: str) -> None:
-    if answer.status != 200:
-        raise failure_of_status(answer.status, answer.where, text, answer.retry_after)

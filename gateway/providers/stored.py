@@ -1,7 +1,8 @@
 """Answers as the ledger keeps them, given again: as a whole or as a stream, whichever is asked for.
 
-Three forms (docs/formats/calls.md): a native answer is `{"api", "body"}` or, streamed,
-`{"api", "events"}`; a translated one is `{"text", "tools", "stop", "usage"}` in no dialect.
+Four forms (docs/formats/calls.md): a native answer is `{"api", "body"}` or, streamed,
+`{"api", "events"}`; a translated one is `{"text", "tools", "stop", "usage"}` in no dialect, and
+embeddings are `{"vectors", "usage"}`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any
 
 from gateway.policy import Api
 from gateway.providers.asked import DIALECTS, Asked
-from gateway.providers.conversation import Done, Event, Reply, Stop, ToolUse, assemble
-from gateway.providers.dialects import fields, openai
+from gateway.providers.conversation import Event, Reply, Stop, ToolUse, assemble
+from gateway.providers.dialects import embeddings, fields, openai
+from gateway.providers.embeddings import EmbeddingReply
 from gateway.providers.pieces import End, Piece
 from gateway.refusals import Refusal
 from gateway.values import CallKey, Millis
@@ -53,13 +55,23 @@ def again(asked: Asked, document: str, frame: Frame) -> tuple[list[Piece], End]:
         if not asked.stream:
             return [], End(None, document, body)
         return _stream_of_body(asked, found["body"], document, frame)
+    if "vectors" in found:
+        embedded = EmbeddingReply.from_json(found)
+        request = embeddings.read(fields.document(asked.body))
+        answer = embeddings.answer(embedded, model=frame.model, request=request)
+        return [], End(embedded.usage, document, json.dumps(answer).encode())
     return written(asked, Reply.from_json(found), document, frame)
 
 
 def written(asked: Asked, reply: Reply, document: str, frame: Frame) -> tuple[list[Piece], End]:
     """A whole answer in the client's dialect."""
     dialect = DIALECTS[asked.api]
-    dressed = {"model": frame.model, "identity": frame.identity, "seconds": frame.seconds}
+    dressed = {
+        "model": frame.model,
+        "identity": frame.identity,
+        "seconds": frame.seconds,
+        "request": asked.conversation,
+    }
     if not asked.stream:
         body = json.dumps(dialect.answer(reply, **dressed), ensure_ascii=False).encode()
         return [], End(reply.usage, document, body)
@@ -161,14 +173,15 @@ def _events(api: Api, text: str) -> Iterable[Event]:
     from gateway.providers import anthropic, openai  # here: they import the upstream client
 
     if api == "messages":
-        reading = anthropic._Reading()
+        reading = anthropic.Reading()
         for data in _data(text):
             yield from reading.take(data, "the ledger")
+        yield reading.done("the ledger")
         return
-    chat = openai._Reading()
+    chat = openai.Reading(turn=0)
     for data in _data(text):
-        yield from (e for e in chat.take(data, "the ledger") if not isinstance(e, Done))
-    yield chat.done("the ledger")
+        yield from chat.take(data, "the ledger")
+    yield from chat.done("the ledger")
 
 
 def _data(text: str) -> Iterable[dict[str, Any]]:

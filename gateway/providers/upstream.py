@@ -13,22 +13,26 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, PyreqwestError
 from pyreqwest.request import RequestBuilder
-from pyreqwest.response import Response
 
 from gateway.keys import REDACTED, Keyring, scrub
+from gateway.policy import TapeEntry
 from gateway.routing import Failure
 
 CONNECT_SECONDS = 10
 IDLE_SECONDS = 15
 """Kept-alive connections are dropped early: one that died unnoticed makes an outcome unknown."""
 ERROR_CHARACTERS = 500
-MOST_BODY = 64 * 1024 * 1024
-"""Bytes of an answer."""
+MAX_LINE = 8 * 1024 * 1024
+"""Bytes of one line, or one event, of a stream: no provider sends as much at once."""
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of an answer that is read whole."""
+MAX_ERROR = 64 * 1024
+"""Bytes that are read of an error's body."""
 
 
 def build_client() -> Client:
@@ -44,6 +48,32 @@ def build_client() -> Client:
     )
 
 
+class Chunks(Protocol):
+    """A body that comes in pieces."""
+
+    async def read_chunk(self) -> Any:
+        """The next piece as bytes, or None at the end."""
+        ...
+
+
+class Head(Protocol):
+    """What is needed of a response: pyreqwest's, or a recorded one (`providers.tape`)."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    def get_header(self, name: str) -> str | None:
+        """First value of a header."""
+        ...
+
+    @property
+    def body_reader(self) -> Any:
+        """Its body: `Chunks`."""
+        ...
+
+
 @dataclass(slots=True)
 class Answer:
     """A response that has begun. Every text read through it is scrubbed of the secret.
@@ -51,7 +81,7 @@ class Answer:
     `seconds` bounds the wait for each piece; None: the request itself bounds the whole.
     """
 
-    response: Response
+    response: Head
     where: str
     seconds: int | None
     secret: str | None
@@ -73,11 +103,11 @@ class Answer:
         value = self.header("retry-after") or ""
         return int(value) if value.isdigit() else None
 
-    async def text(self) -> str:
-        """The whole body. Raises Failure (done) when it breaks off."""
-        return (await self.raw()).decode(errors="replace")
+    async def text(self, most: int = MAX_ANSWER) -> str:
+        """The whole body. Raises Failure (done) when it breaks off or is larger than `most`."""
+        return (await self.raw(most)).decode(errors="replace")
 
-    async def raw(self) -> bytes:
+    async def raw(self, most: int = MAX_ANSWER) -> bytes:
         """The whole body's bytes. Raises Failure (done) when it breaks off or is too large."""
         if self.body is not None:
             return self.body
@@ -85,8 +115,8 @@ class Answer:
         size = 0
         async for chunk in self._chunks():
             size += len(chunk)
-            if size > MOST_BODY:
-                raise Failure(f"{self.where} answered more than {MOST_BODY} bytes", done=True)
+            if size > most:
+                raise Failure(f"{self.where} answered more than {most} bytes", done=True)
             parts.append(chunk)
         return self.scrubbed(parts[0] if len(parts) == 1 else b"".join(parts))
 
@@ -103,42 +133,68 @@ class Answer:
         secret = self.secret.encode()
         return data.replace(secret, REDACTED.encode()) if secret in data else data
 
+    async def document(self) -> dict[str, Any]:
+        """The whole body, which is a JSON object. Raises Failure (done)."""
+        return parsed(await self.text(), self.where)
+
     async def brief(self) -> str:
-        """The start of an error body, for people."""
+        """The start of an error body, for people: its message, where it has one."""
         try:
-            text = await self.text()
+            text = await self.text(MAX_ERROR)
         except Failure as failure:
             return failure.message
+        if "html" in (self.header("content-type") or ""):
+            return "a page of HTML"
         try:
             found = json.loads(text)
             text = found["error"]["message"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             pass
-        return str(text)[:ERROR_CHARACTERS]
+        return " ".join(str(text)[:ERROR_CHARACTERS].split())
 
     async def events(self) -> AsyncIterator[tuple[str, str]]:
-        """Server-sent events as (event name, data), per the WHATWG event-stream format."""
-        name, data = "", list[str]()
+        """Server-sent events as (event name, data), per the WHATWG event-stream format.
+
+        A server that does not stream although it was asked to gives one event, its JSON. Raises
+        Failure (done): a page of HTML, a line or an event larger than `MAX_LINE`.
+        """
+        kind = self.header("content-type") or ""
+        if "html" in kind:
+            raise Failure(f"{self.where} answered a page of HTML", done=True)
+        if "application/json" in kind:
+            yield "", await self.text()
+            return
+        name, data, size = "", list[str](), 0
         async for line in self._lines():
             if not line:
                 if data:
                     yield name, "\n".join(data)
-                name, data = "", []
+                name, data, size = "", [], 0
             elif line.startswith("data:"):
                 data.append(line[5:].removeprefix(" "))
+                size += len(line)
+                if size > MAX_LINE:
+                    raise Failure(f"{self.where} sent an event that is too large", done=True)
             elif line.startswith("event:"):
                 name = line[6:].strip()
         if data:
             yield name, "\n".join(data)
 
     async def _lines(self) -> AsyncIterator[str]:
-        rest = b""
+        rest: list[bytes] = []
+        size = 0
         async for chunk in self._pieces():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield scrub(line.rstrip(b"\r").decode(errors="replace"), self.secret)
-        if rest:
-            yield scrub(rest.decode(errors="replace"), self.secret)
+            rest.append(chunk)
+            size += len(chunk)
+            if b"\n" in chunk:
+                *lines, last = b"".join(rest).split(b"\n")
+                rest, size = [last], len(last)
+                for line in lines:
+                    yield scrub(line.rstrip(b"\r").decode(errors="replace"), self.secret)
+            if size > MAX_LINE:
+                raise Failure(f"{self.where} sent a line that is too long", done=True)
+        if size:
+            yield scrub(b"".join(rest).decode(errors="replace"), self.secret)
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         if self.body is not None:
@@ -162,12 +218,38 @@ class Answer:
             yield bytes(chunk)
 
 
+def parsed(text: str, where: str) -> dict[str, Any]:
+    """A JSON object that a server sent. Raises Failure (done) on anything else.
+
+    Half of a surrogate pair is no character: it could neither be stored nor be handed on.
+    """
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise Failure(f"{where} answered something that is not JSON", done=True) from None
+    if not isinstance(value, dict):
+        raise Failure(f"{where} answered JSON that is not an object", done=True)
+    return value
+
+
+class Recorder(Protocol):
+    """Takes recordings of finished calls."""
+
+    def record(self, provider: str, entry: TapeEntry) -> None:
+        """Keep one call to this provider."""
+        ...
+
+
 class Upstream:
     """Sends requests with the keys that belong to them."""
 
-    def __init__(self, client: Client, keyring: Keyring) -> None:
+    def __init__(self, client: Client, keyring: Keyring, recorder: Recorder | None = None) -> None:
         self._client = client
         self.keyring = keyring
+        self.recorder = recorder
+        """Keeps what models are asked and answer (`providers.tape`); None: nothing is kept."""
 
     async def ask(
         self,

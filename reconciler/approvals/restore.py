@@ -22,11 +22,12 @@ from gateway.policy import (
     ToolServer,
     VirtualModel,
 )
-from gateway.policy.rules import Guardrail, RateLimit
-from gateway.values import Json
-from reconciler.config import Fleet, RolloutPolicy
+from gateway.policy.rules import Cache, Guardrail, RateLimit
+from gateway.values import AgentName, Json
+from reconciler.config import Fleet, PrincipalConfig, RolloutPolicy
+from reconciler.findings import Place
 from reconciler.plan.model import Unit
-from reconciler.plan.sides import people_of_units
+from reconciler.plan.sides import HOMES, people_of_units, principal_of
 
 _ROLLOUT: TypeAdapter[RolloutPolicy] = TypeAdapter(RolloutPolicy)
 
@@ -63,7 +64,21 @@ def restored(fleet: Fleet, live: Mapping[str, Json], held: Collection[str]) -> F
         owners=rules if "owners" in back else fleet.owners,
         images=_laid(fleet.images, back.get("image", {}), str),
         rollouts=_laid(fleet.rollouts, back.get("rollout", {}), _ROLLOUT.validate_python),
+        principals=_principals(fleet, back.get("principal", {})),
     )
+
+
+def _principals(
+    fleet: Fleet, back: Mapping[str, Json | None]
+) -> Mapping[AgentName, PrincipalConfig]:
+    found = dict(fleet.principals)
+    for text, value in back.items():
+        name = AgentName(text)
+        there = found.pop(name, None)
+        if value is not None:
+            place = there.place if there is not None else Place(HOMES["principal"])
+            found[name] = principal_of(name, value, place)
+    return dict(sorted(found.items()))
 
 
 def _signers(fleet: Fleet, top: Mapping[str, Json | None]) -> tuple[str, ...]:
@@ -91,6 +106,7 @@ def _platform(policy: Policy, back: Mapping[str, Mapping[str, Json | None]]) -> 
             "budgets": _rules(policy.budgets, back.get("budget", {}), BudgetRule),
             "rate_limits": _rules(policy.rate_limits, back.get("rate-limit", {}), RateLimit),
             "guardrails": _rules(policy.guardrails, back.get("guardrail", {}), Guardrail),
+            "caches": _rules(policy.caches, back.get("cache", {}), Cache),
         }
     )
 

@@ -28,7 +28,10 @@ COMMANDS = {
     "import": ("reconciler.cli.authoring", "bring over an existing agent or a folder of skills"),
     "init": ("reconciler.cli.authoring", "start a config repo that runs as it is"),
     "lint": ("reconciler.cli.lookups", "unattended readiness: may the loops be left alone?"),
-    "lock": ("reconciler.cli.service", "refresh interlock.lock: image digests"),
+    "lock": (
+        "reconciler.cli.service",
+        "refresh interlock.lock: image digests, tools' fingerprints",
+    ),
     "new": ("reconciler.cli.authoring", "add a loop or a skill"),
     "pr": ("reconciler.cli.pulls", "pull requests of the built-in local forge"),
     "rebuild": ("reconciler.cli.service", "restore a state directory from the reports branch"),
@@ -43,6 +46,7 @@ COMMANDS = {
     "serve": ("reconciler.cli.service", "the service: reconciler, gateway and runner"),
     "status": ("reconciler.cli.reading", "rollouts, holds and alerts: what needs a look"),
     "stop": ("reconciler.cli.acting", "refuse every call of agents, and end their runs"),
+    "token": ("reconciler.cli.tokens", "tokens of people and services that call from outside"),
     "touches": (
         "reconciler.cli.lookups",
         "what an agent can read, write, destroy, send to and spend",

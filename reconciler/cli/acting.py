@@ -32,13 +32,18 @@ def where(command: F) -> F:
     return actor_option(state_option(repo_option(json_option(guarded(command)))))
 
 
-def act(given: dict[str, Any], do: Callable[[Any], Any], *, record: bool = True) -> Any:
-    """Carry the operation out where it holds, and show what it did."""
+def perform(given: dict[str, Any], do: Callable[[Any], Any], *, record: bool = True) -> Any:
+    """Carry the operation out where it holds."""
     from reconciler.process.compose import Options
     from reconciler.process.oncall import act
 
     options = Options(given["state"], given["repo"], given["branch"], given["signing_key"])
-    done = act(options, os.environ, do, record=record)
+    return act(options, os.environ, do, record=record)
+
+
+def act(given: dict[str, Any], do: Callable[[Any], Any], *, record: bool = True) -> Any:
+    """Carry the operation out where it holds, and show what it did."""
+    done = perform(given, do, record=record)
     if given["as_json"]:
         show_json({"done": done.text, "subject": done.subject})
     else:

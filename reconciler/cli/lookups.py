@@ -160,7 +160,9 @@ def _touches_fields(found: Touches) -> Iterator[str]:
     yield field("skills", [", ".join(found.skills)] if found.skills else [])
     yield field("in container", [f"{role}: {', '.join(tools)}" for role, tools in found.builtin])
     yield field("hosts", [f"{host} (through the gateway)" for host in found.hosts])
-    yield field("secrets", [f"{s.reference} → {', '.join(s.hosts)}" for s in found.secrets])
+    yield field(
+        "secrets", [f"{s.reference} → {', '.join(s.hosts) or s.user}" for s in found.secrets]
+    )
     yield field("spends", _spends(found))
     yield field(
         "looser",
@@ -192,7 +194,11 @@ def _spends(found: Touches) -> list[str]:
     for rule in found.spend.budgets:
         shared = "each agent" if rule.each_agent else "shared"
         audit = ", not enforced" if rule.mode == "audit" else ""
-        lines.append(f"{show_usd(rule.limit or 0)} a {rule.window} ({rule.name}, {shared}{audit})")
+        parts = [show_usd(rule.limit)] if rule.limit is not None else []
+        parts += [f"{rule.tokens:,} tokens"] if rule.tokens is not None else []
+        parts += [f"{rule.requests:,} requests"] if rule.requests is not None else []
+        told = ", ".join(parts)
+        lines.append(f"{told} a {rule.window} ({rule.name}, {shared}{audit})")
     return lines
 
 

@@ -190,9 +190,20 @@ def rebuild_command(state: Path, repo: str | None, branch: str | None, as_json: 
     metavar="NAME=REF",
     help="Image behind a name [default: default=the image that set-up made].",
 )
+@click.option(
+    "--tools/--no-tools",
+    default=None,
+    help="Ask tool servers, through the gateway [default: where --state has been reconciled].",
+)
+@state_option
 @guarded
-def lock_command(directory: Path, images: tuple[str, ...]) -> None:
-    """Write interlock.lock in DIRECTORY: the digests of the sandbox images on this machine."""
+def lock_command(directory: Path, images: tuple[str, ...], tools: bool | None, state: Path) -> None:
+    """Write interlock.lock in DIRECTORY: digests of sandbox images, fingerprints of tools.
+
+    Images are those of this machine. Tools are asked of their servers by the gateway that runs in
+    --state, or by one that is started for it. Exit code 1 when a tool has vanished or a server
+    could not be asked: what was locked of it stays.
+    """
     from reconciler.operations.repository import lock
     from runner.sandbox.images import default_reference, image_id
 
@@ -206,6 +217,30 @@ def lock_command(directory: Path, images: tuple[str, ...]) -> None:
     path = lock(directory, found)
     for name, digest in found.items():
         click.echo(f"{path}: {name} = {digest}")
+    if tools or (tools is None and (state / "interlock.sqlite").exists()):
+        _lock_tools(directory, state)
+
+
+def _lock_tools(directory: Path, state: Path) -> None:
+    from reconciler.operations.repository import lock_tools, tools_to_lock
+    from reconciler.process.catalogue import catalogues, some_gateway
+
+    servers = tools_to_lock(directory)
+    if not servers:
+        return
+    with some_gateway(state, os.environ):
+        answers = catalogues(state, servers)
+    done = lock_tools(directory, answers)
+    for line in done.changed:
+        click.echo(line)
+    if not done.changed:
+        click.echo("no fingerprint of a tool has changed")
+    for line in done.notes:
+        click.echo(click.style(line, dim=True))
+    for line in done.problems:
+        click.echo(click.style(line, fg="yellow"), err=True)
+    if done.problems:
+        sys.exit(NEGATIVE)
 
 
 @click.command("doctor")

@@ -102,6 +102,7 @@ def resolve_agent(
         origins=ledger.origins,
         loosened=tuple(ledger.loosened),
         formerly=AgentName(agent.formerly) if agent.formerly else None,
+        tags=tuple(sorted(set(agent.tags))),
     )
 
 
@@ -178,7 +179,8 @@ def _limits_a_run(rule: BudgetRule, agent: str, team: TeamName) -> bool:
     return (
         rule.mode == "enforce"
         and rule.window is Window.RUN
-        and rule.model == "*"
+        and rule.limit is not None
+        and (rule.model, rule.user, rule.tag) == ("*", "*", "*")
         and rule.purpose == "*"
         and fnmatchcase(agent, rule.agent)
         and fnmatchcase(team, rule.team)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from gateway import policy as gateway
-from gateway.policy.rules import Guardrail, RateLimit
-from gateway.values import TeamName
-from reconciler.config.fleet import OwnerRule, RolloutPolicy, TeamConfig
+from gateway.policy.rules import Cache, Guardrail, RateLimit
+from gateway.values import AgentName, TeamName
+from reconciler.config.fleet import OwnerRule, PrincipalConfig, RolloutPolicy, TeamConfig
 from reconciler.config.inheritance import Layer, layer
 from reconciler.config.models import fleet as documents
+from reconciler.config.models.principals import PrincipalsFile
 from reconciler.config.positions import Document
 from reconciler.config.reader import Notes
 from reconciler.findings import Place, did_you_mean, printable, quoted
@@ -37,6 +38,10 @@ class Shared:
     budgets: list[gateway.BudgetRule] = field(default_factory=list)
     rate_limits: list[RateLimit] = field(default_factory=list)
     guardrails: list[Guardrail] = field(default_factory=list)
+    caches: list[Cache] = field(default_factory=list)
+    principal_files: list[tuple[PrincipalsFile, Document]] = field(default_factory=list)
+    """As they were read; what they come to follows from everything else."""
+    principals: dict[AgentName, PrincipalConfig] = field(default_factory=dict)
     rollouts: dict[str, RolloutPolicy] = field(default_factory=dict)
     """The policies of interlock.yaml, resolved."""
     owner_rules: tuple[OwnerRule, ...] = ()
@@ -44,8 +49,9 @@ class Shared:
     team_documents: dict[str, Document] = field(default_factory=dict)
     places: dict[tuple[str, str], Place] = field(default_factory=dict)
     """(kind, name) → where it is named. Kinds are those of the units of a plan: model,
-    virtual-model (a model too), provider, server, tool, budget, rate-limit, guardrail, rollout,
-    team, image, fingerprint, skill; fleet/defaults and its like; destructive/list."""
+    virtual-model (a model too), provider, server, tool, budget, rate-limit, guardrail, cache,
+    principal, rollout, team, image, fingerprint, skill; fleet/defaults and its like;
+    destructive/list."""
 
     @cached_property
     def platform(self) -> gateway.Policy:
@@ -59,6 +65,7 @@ class Shared:
             budgets=tuple(self.budgets),
             rate_limits=tuple(self.rate_limits),
             guardrails=tuple(self.guardrails),
+            caches=tuple(self.caches),
         )
 
     @cached_property

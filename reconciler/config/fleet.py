@@ -291,6 +291,8 @@ class AgentConfig:
     loosened: tuple[Loosened, ...] = ()
     formerly: AgentName | None = None
     """The name it had before: history, pointers and claims go with it."""
+    tags: tuple[str, ...] = ()
+    """What budgets may match on besides; sorted, and in no release."""
 
     @property
     def participants(self) -> tuple[ParticipantConfig, ...]:
@@ -309,6 +311,24 @@ class TeamConfig:
     uses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     defaults: Mapping[str, Json] = field(default_factory=dict)
     """What its agents inherit, by path (`harness.max_steps`), as plain values; for comparing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalConfig:
+    """A person or a service that calls the gateway from outside a run.
+
+    `name` is `user:NAME` or `service:NAME`: what the gateway, budgets and rate limits know as its
+    agent. `models` are the names it asks for, as they are written.
+    """
+
+    name: AgentName
+    team: TeamName
+    models: tuple[str, ...]
+    tools: Mapping[str, GrantedTool]
+    """By `server.tool`."""
+    max_output_tokens: int | None
+    tags: tuple[str, ...]
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +353,7 @@ class Fleet:
     signers: tuple[str, ...]
     teams: Mapping[TeamName, TeamConfig]
     platform: Policy
-    """Providers, models, servers and budgets; without the agents' ceilings, see `config.policy`."""
+    """Providers, models, servers and rules; without the agents' ceilings, see `config.policy`."""
     images: Mapping[str, str]
     """Image name → digest, from interlock.lock."""
     rollouts: Mapping[str, RolloutPolicy]
@@ -343,6 +363,8 @@ class Fleet:
     """Kind of forge the pull requests live on."""
     defaults: Mapping[str, Json] = field(default_factory=dict)
     """What every agent inherits, by path, as plain values; for comparing."""
+    principals: Mapping[AgentName, PrincipalConfig] = field(default_factory=dict)
+    """People and services that call from outside a run, by name."""
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict)
     """(kind, name) → where a shared thing is named: model, provider, server, budget, team, …"""
 

@@ -7,11 +7,11 @@ from sys import intern
 
 from gateway.policy import Access, Policy, ToolServer
 from gateway.values import AgentName
+from reconciler.config.common import Shared, home, undefined
 from reconciler.config.fleet import Claim, GrantedTool
 from reconciler.config.models.agent import ServerGrant
 from reconciler.config.positions import Document
 from reconciler.config.reader import Notes
-from reconciler.config.shared import Shared, home, undefined
 from reconciler.findings import did_you_mean, quoted
 
 Args = dict[str, tuple[str, ...]]

@@ -217,9 +217,52 @@ _KEYS: Mapping[str, Mapping[str, Hint]] = {
     },
     "Server": {
         **dict.fromkeys(("token", "api_key", "auth"), "write key: {env: NAME}"),
-        **dict.fromkeys(("command", "args"), "write url: the address it answers HTTP at"),
+        "args": "write them into command: [program, argument, …]",
+        "transport": "remove it: url says Streamable HTTP, command standard input and output",
+        "headers": "write key: {env: NAME}, and header: where it is not Authorization",
+        "max_result_bytes": "write max_result: and a size, such as 64k",
     },
-    "Provider": dict.fromkeys(("token", "api_key", "auth"), "write key: {env: NAME}"),
+    "OAuth": {
+        "grant_type": "remove it: refresh_token or per_user says which; else client credentials",
+        **dict.fromkeys(("scope",), _as("write scopes: [<>]")),
+        **dict.fromkeys(
+            ("authorization_url", "redirect_uri"),
+            "remove it: `interlock token delegate` takes a refresh token that the person got",
+        ),
+    },
+    "Provider": {
+        **dict.fromkeys(("token", "api_key", "auth"), "write key: {env: NAME}"),
+        "tape": "write cassette: and the path of the file",
+        **dict.fromkeys(("deployment", "azure_deployment"), "it is the id of a model"),
+    },
+    "VirtualModel": {
+        "weights": "write routing: weight and targets: [{model: …, weight: …}]",
+        "parameters": "write targets: [{model: …, parameters: {…}}]",
+        "fallbacks": "write targets: and the models in order; the next one is the fallback",
+        **dict.fromkeys(("strategy", "mode"), _as("write routing: <>")),
+        "first_token_ms": "write first_token: and a duration, such as 3s",
+    },
+    "Retry": {
+        "backoff_ms": "write backoff: and a duration, such as 250ms",
+        "max_backoff_ms": "write max_backoff: and a duration, such as 8s",
+        **dict.fromkeys(("max_attempts", "count", "retries"), _as("write attempts: <>")),
+    },
+    "Cache": {
+        "tool": "remove it: a tool's answer is never kept; only calls of models are",
+        "ttl_ms": "write ttl: and a duration, such as 10m",
+    },
+    "Principal": {
+        **dict.fromkeys(("token", "key", "password"), "remove it: `interlock token new` makes one"),
+        "tools": "write servers: [{name: …, tools: […]}]",
+        "mcp_servers": _as("write servers: <>"),
+        **dict.fromkeys(
+            ("budget", "budgets"), "write a budget with agent: user:NAME in gateway/budgets.yaml"
+        ),
+    },
+    "PrincipalLimits": dict.fromkeys(
+        ("max_cost_per_day", "max_cost", "requests", "tokens", "max_cost_per_run"),
+        "write a budget with agent: user:NAME or service:NAME in gateway/budgets.yaml",
+    ),
     "Budget": {
         **dict.fromkeys(("amount", "max_usd", "usd"), _as("write limit: <> (dollars)")),
         "period": _as("write window: <>"),
@@ -283,6 +326,12 @@ _TYPES: Mapping[tuple[str, str], Hint] = {
     ("Harness", "until"): _UNTIL,
     ("AgentHarness", "until"): _UNTIL,
     ("Agent", "team"): "write the name of one team of teams.yaml",
+    ("Server", "env"): "write NAME: {env: OTHER_NAME} or {file: PATH}, never the value itself",
+    ("Server", "command"): "write command: [program, argument, …]",
+    ("Server", "key"): "write key: {env: NAME} or {file: PATH}, never the key itself",
+    ("Provider", "key"): "write key: {env: NAME} or {file: PATH}, never the key itself",
+    ("OAuth", "client_secret"): "write {env: NAME} or {file: PATH}, never the secret itself",
+    ("OAuth", "refresh_token"): "write {env: NAME} or {file: PATH}, never the token itself",
 }
 
 

@@ -353,5 +353,6 @@ def _fleet(shared: Shared, agents: Mapping[AgentName, values.AgentConfig]) -> va
         owners=shared.owner_rules,
         forge=fleet.forge.kind,
         defaults=shared.fleet_layer.values,
+        principals=dict(sorted(shared.principals.items())),
         places=dict(shared.places),
     )

@@ -38,6 +38,8 @@ _FILES: Mapping[str, tuple[str, ...]] = {
     "budgets": ("gateway/budgets.yaml",),
     "rate-limits": ("gateway/rate-limits.yaml",),
     "guardrails": ("gateway/guardrails.yaml",),
+    "caches": ("gateway/caches.yaml",),
+    "principals": ("gateway/principals.yaml",),
     "script": ("gateway/scripts/*.yaml",),
     "agent": ("agents/*/agent.yaml",),
     "instructions": ("agents/*/*.md",),
@@ -56,9 +58,11 @@ _ABOUT: Mapping[str, str] = {
     "lock": "What git cannot know by itself. `interlock lock` writes it; people review it.",
     "models": "Who serves models, what they cost, and the names that loops use for them.",
     "servers": "Tool servers. A loop may use a tool only when it is granted, and each is classified.",
-    "budgets": "Limits on money. Every budget that matches a call must have room for it.",
-    "rate-limits": "How many calls, or tokens, in how much time. Read and checked, but not enforced by this version: a warning says so.",
-    "guardrails": "Checks of the texts that go to models and tools, and of those that come back. Read and checked, but not enforced by this version: a warning says so.",
+    "budgets": "Limits on money, tokens and calls. Every budget that matches a call must have room for it.",
+    "rate-limits": "How many calls, or tokens, in how much time.",
+    "guardrails": "Checks of the texts that go to models and tools, and of those that come back.",
+    "caches": "Which calls of models are answered from what was answered before. A call with tools, an answer that was cut off and an eval are never kept.",
+    "principals": "People and services that call the gateway from outside a run. `interlock token new` makes a token for one.",
     "script": "The rules of a scripted provider: a model without a network, for tests and for a"
     " start without a key. The first rule whose `when` holds decides the turn.",
     "agent": "A loop: its model, tools, limits, trigger and suite. What it leaves out is inherited"

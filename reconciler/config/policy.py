@@ -6,8 +6,10 @@ gateway grants the intersection, so a power taken away here is gone at once, wit
 
 from __future__ import annotations
 
-from gateway.policy import AgentPolicy, Grants, Policy, ToolGrant
-from reconciler.config.fleet import AgentConfig, ParticipantConfig
+from collections.abc import Mapping
+
+from gateway.policy import AgentPolicy, Grants, Limits, Policy, ToolGrant
+from reconciler.config.fleet import AgentConfig, GrantedTool, ParticipantConfig, PrincipalConfig
 
 
 def ceiling(agent: AgentConfig, platform: Policy) -> AgentPolicy:
@@ -18,15 +20,30 @@ def ceiling(agent: AgentConfig, platform: Policy) -> AgentPolicy:
     )
 
 
+def external(principal: PrincipalConfig, platform: Policy) -> AgentPolicy:
+    """What a person or a service may reach from outside a run; its one role is `main`."""
+    models = {name for asked in principal.models for name in admissible(asked, platform)}
+    grants = Grants(
+        models=tuple(sorted(models)),
+        tools=_tools(principal.tools),
+        limits=Limits(max_output_tokens=principal.max_output_tokens),
+    )
+    return AgentPolicy(team=principal.team, roles={"main": grants})
+
+
 def _grants(participant: ParticipantConfig, platform: Policy) -> Grants:
     return Grants(
         models=admissible(participant.model, platform),
-        tools={
-            name: ToolGrant(args=tool.args, approval=tool.approval)
-            for name, tool in sorted(participant.tools.items())
-        },
+        tools=_tools(participant.tools),
         limits=participant.limits,
     )
+
+
+def _tools(granted: Mapping[str, GrantedTool]) -> dict[str, ToolGrant]:
+    return {
+        name: ToolGrant(args=tool.args, approval=tool.approval)
+        for name, tool in sorted(granted.items())
+    }
 
 
 def admissible(model: str, platform: Policy) -> tuple[str, ...]:

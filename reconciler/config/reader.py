@@ -164,7 +164,7 @@ class Reader:
 
     def document(self, path: str, *, asked: Place | None = None) -> positions.Document:
         """The YAML document at `path`. What is wrong with it is in its findings."""
-        made = self._made("document", path, positions.MAX_BYTES, asked, positions.parse)
+        made = self.made("document", path, positions.MAX_BYTES, asked, positions.parse)
         return positions.Document(path, None, (made,)) if isinstance(made, Finding) else made
 
     def expect(
@@ -182,7 +182,7 @@ class Reader:
 
     def sheet(self, path: str, notes: Notes, *, asked: Place) -> Sheet | None:
         """The Markdown file at `path`, or None and a finding."""
-        made = self._made("file", path, MAX_TEXT, asked, _sheet)
+        made = self.made("file", path, MAX_TEXT, asked, _sheet)
         if isinstance(made, Finding):
             notes.findings.append(made)
             return None
@@ -211,7 +211,7 @@ class Reader:
             notes.error("unsafe-path", asked, f"{quoted(reference)}: {unsafe.reason}")
             return None
 
-    def _made(
+    def made(
         self,
         what: str,
         path: str,

@@ -15,17 +15,28 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from reconciler.config.models import agent, evals, fields, fleet, platform, rules
+from reconciler.config.models import (
+    agent,
+    evals,
+    fields,
+    fleet,
+    platform,
+    principals,
+    rules,
+    servers,
+)
 
 ROOTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("interlock.yaml", fleet.FleetFile),
     ("teams.yaml", fleet.TeamsFile),
     ("interlock.lock", fleet.LockFile),
     ("gateway/models.yaml", platform.ModelsFile),
-    ("gateway/mcp-servers.yaml", platform.ServersFile),
+    ("gateway/mcp-servers.yaml", servers.ServersFile),
     ("gateway/budgets.yaml", platform.BudgetsFile),
     ("gateway/rate-limits.yaml", rules.RateLimitsFile),
     ("gateway/guardrails.yaml", rules.GuardrailsFile),
+    ("gateway/caches.yaml", rules.CachesFile),
+    ("gateway/principals.yaml", principals.PrincipalsFile),
     ("a script, such as gateway/scripts/name.yaml", platform.ScriptFile),
     ("agents/name/agent.yaml", agent.AgentFile),
     ("front matter of instructions and sub-agents", agent.TextHeader),
@@ -39,6 +50,7 @@ ROOTS: tuple[tuple[str, type[BaseModel]], ...] = (
 _WORDS: tuple[tuple[Any, str], ...] = (
     (fields.Name, "name"),
     (fields.Label, "name"),
+    (fields.Login, "name"),
     (fields.ServerName, "name"),
     (fields.ToolName, "tool"),
     (fields.Line, "line"),
@@ -103,7 +115,7 @@ def describe(annotation: Any) -> str:
 
 
 def _ours(model: type[BaseModel]) -> bool:
-    return model.__module__ != "gateway.policy"
+    return not model.__module__.startswith("gateway.")
 
 
 def _default(field: Any, word: str) -> str:
@@ -114,7 +126,9 @@ def _default(field: Any, word: str) -> str:
         return ""
     if value in ([], {}):
         return "none"
-    return f"`{fields.written_duration(value) if word == 'duration' else _written(field, value)}`"
+    if word == "duration":
+        return f"`{fields.written_duration(value)}`"
+    return f"`{fields.written_size(value) if word == 'size' else _written(field, value)}`"
 
 
 def _written(field: Any, value: Any) -> str:

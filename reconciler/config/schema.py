@@ -45,6 +45,7 @@ _COUNT: Schema = {
 _WRITTEN: tuple[tuple[Any, Schema], ...] = (
     (fields.Name, {"type": "string", "pattern": r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"}),
     (fields.Label, {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"}),
+    (fields.Login, {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
     (fields.ServerName, {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"}),
     (fields.ToolName, {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}$"}),
     (fields.Reference, {"type": "string", "maxLength": 1000, "pattern": f"^(?!/){_VISIBLE}"}),
@@ -100,6 +101,7 @@ def _or_list_of_keys(long: Schema) -> Schema:
 _SHORT_FORMS: Mapping[str, Any] = {
     "_short": _or_text,
     "_plain_claim": _or_text,
+    "_plain_target": _or_text,
     "_words": _or_text,
     "_listed": _or_text,
     "_none": _or_none_spelled_out,
@@ -135,6 +137,9 @@ _TOGETHER: Mapping[str, Schema] = {
     "Trigger": _one_trigger(),
     "Owned": {"not": {"required": ["to", "from"]}},
     "RateLimit": _at_least_one("requests", "tokens"),
+    "Budget": _at_least_one("limit", "tokens", "requests"),
+    "Server": _exactly_one("url", "command"),
+    "Principal": _at_least_one("models", "servers"),
     "GlobsRule": _at_least_one("allow", "deny"),
     "Guardrail": _exactly_one(*rules.CHECKS),
 }

@@ -19,7 +19,7 @@ _MARKS = (
     *("glpat-", "gldt-", "glrt-", "glcbt-", "glptt-", "glft-", "glsoat-", "glagent-", "glimt-"),
     *("glffct-", "gloas-", "GR1348941", "GOCSPX-", "AccountKey=", "xox", "xapp-", "slack.com"),
     *("sk_", "rk_", "whsec_", "npm_", "pypi-", "hf_", "api_org_", "dckr_", "dapi", "_v1_"),
-    *("gsk_", "xai-", "pplx-", "r8_", "lin_", "ntn_", "SG.", "gls", "hvs.", "hvb.", "AGE-"),
+    *("gsk_", "xai-", "pplx-", "r8_", "lin_", "ntn_", "SG.", "gls", "hvs.", "hvb.", "AGE-", "ilk_"),
     *("eyJ", "-----BEGIN"),
 )
 """What a text must hold for any pattern to match: looking for these first is far cheaper."""

@@ -13,13 +13,15 @@ from pydantic import BaseModel
 
 from gateway import policy as gateway
 from reconciler.config import hints
+from reconciler.config.cassettes import read_cassette
 from reconciler.config.common import LOCK, Shared, home, undefined
 from reconciler.config.crosscheck import cross_check
-from reconciler.config.models import KINDS, platform, rules
+from reconciler.config.models import KINDS, platform, principals, rules, servers
 from reconciler.config.models import fleet as documents
 from reconciler.config.models.agent import AgentFile
 from reconciler.config.owners import owner_rules
 from reconciler.config.positions import Document
+from reconciler.config.principals import resolve_principals
 from reconciler.config.reader import Notes, Reader
 from reconciler.config.rollouts import rollout_policy
 from reconciler.config.shapes import kind_of
@@ -58,6 +60,7 @@ def read_shared(reader: Reader, notes: Notes) -> Shared:
             shared.places["skill", name] = Place(f"{FOLDER}/{name}/SKILL.md")
         shared.owner_rules = owner_rules(reader, shared, notes)
         cross_check(shared, notes)
+        resolve_principals(shared, notes)
     return shared
 
 
@@ -201,21 +204,26 @@ def _take_models(
     for name, provider in value.providers.items():
         if not _name(shared, "provider", name, document, ["providers", name], notes):
             continue
-        script = None
+        at: list[str | int] = ["providers", name]
+        script: gateway.Script | None = None
+        tape: tuple[gateway.TapeEntry, ...] = ()
         if provider.script is not None:
-            script = _script(
-                provider.script, ["providers", name, "script"], document, reader, notes
-            )
+            script = _script(provider.script, [*at, "script"], document, reader, notes)
             if script is None:
                 continue
-        fields = provider.model_dump(exclude={"script"})
-        shared.providers[name] = gateway.Provider(**fields, script=script)
+        if provider.cassette is not None:
+            here = [*at, "cassette"]
+            found = _cassette(provider.cassette, here, document, reader, notes)
+            if found is None:
+                continue
+            tape = found
+        shared.providers[name] = provider.provider(script=script, tape=tape)
     for name, model in value.models.items():
         if _name(shared, "model", name, document, ["models", name], notes):
             shared.models[name] = gateway.Model(**model.model_dump())
     for name, virtual in value.virtual_models.items():
         if _name(shared, "model", name, document, ["virtual_models", name], notes):
-            shared.virtual_models[name] = gateway.VirtualModel(targets=tuple(virtual.targets))
+            shared.virtual_models[name] = virtual.virtual()
             shared.places["virtual-model", name] = shared.places["model", name]
 
 
@@ -230,8 +238,16 @@ def _script(
     return value.script if value else None
 
 
+def _cassette(
+    reference: str, at: list[str | int], document: Document, reader: Reader, notes: Notes
+) -> tuple[gateway.TapeEntry, ...] | None:
+    asked = document.at(at)
+    path = reader.resolve(document.file, reference, notes, asked=asked)
+    return None if path is None else read_cassette(reader, path, notes, asked=asked)
+
+
 def _take_servers(
-    shared: Shared, value: platform.ServersFile, document: Document, reader: Reader, notes: Notes
+    shared: Shared, value: servers.ServersFile, document: Document, reader: Reader, notes: Notes
 ) -> None:
     shared.destructive += value.destructive
     if value.destructive:
@@ -239,12 +255,10 @@ def _take_servers(
         shared.places.setdefault(("destructive", "list"), place)
     for name, server in value.servers.items():
         if _name(shared, "server", name, document, ["servers", name], notes):
-            fields = server.model_dump(exclude={"defaults", "tools"})
-            fields["tools"] = server.classified()
             for tool in server.tools:
                 at: list[str | int] = ["servers", name, "tools", tool]
                 shared.places["tool", f"{name}.{tool}"] = document.at(at, key=True)
-            shared.servers[name] = gateway.ToolServer.model_validate(fields)
+            shared.servers[name] = server.server()
 
 
 def _take_budgets(
@@ -263,7 +277,6 @@ def _take_rate_limits(
         at: list[str | int] = ["rate_limits", index, "name"]
         if _name(shared, "rate-limit", limit.name, document, at, notes, key=False):
             shared.rate_limits.append(limit.rule())
-            _not_enforced(notes, document.at(at), "rate limits", "limited")
 
 
 def _take_guardrails(
@@ -273,24 +286,35 @@ def _take_guardrails(
         at: list[str | int] = ["guardrails", index, "name"]
         if _name(shared, "guardrail", guardrail.name, document, at, notes, key=False):
             shared.guardrails.append(guardrail.rule())
-            _not_enforced(notes, document.at(at), "guardrails", "checked")
 
 
-def _not_enforced(notes: Notes, place: Place, what: str, done: str) -> None:
-    notes.warn(
-        "not-enforced",
-        place,
-        f"this version does not enforce {what} yet: nothing is {done} by it",
-        "keep it for a later version, and do not rely on it",
-    )
+def _take_caches(
+    shared: Shared, value: rules.CachesFile, document: Document, reader: Reader, notes: Notes
+) -> None:
+    for index, cache in enumerate(value.caches):
+        at: list[str | int] = ["caches", index, "name"]
+        if _name(shared, "cache", cache.name, document, at, notes, key=False):
+            shared.caches.append(cache.rule())
+
+
+def _take_principals(
+    shared: Shared,
+    value: principals.PrincipalsFile,
+    document: Document,
+    reader: Reader,
+    notes: Notes,
+) -> None:
+    shared.principal_files.append((value, document))
 
 
 _TAKERS: Mapping[type[BaseModel], Any] = {
     documents.FleetFile: _take_fleet,
     documents.TeamsFile: _take_teams,
     platform.ModelsFile: _take_models,
-    platform.ServersFile: _take_servers,
+    servers.ServersFile: _take_servers,
     platform.BudgetsFile: _take_budgets,
     rules.RateLimitsFile: _take_rate_limits,
     rules.GuardrailsFile: _take_guardrails,
+    rules.CachesFile: _take_caches,
+    principals.PrincipalsFile: _take_principals,
 }

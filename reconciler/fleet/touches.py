@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from gateway.policy import BudgetRule, Provider, ToolServer
+from gateway.policy import BudgetRule, Policy, Provider, SecretRef, ToolServer
+from gateway.policy.rules import HttpCheck
 from gateway.values import AgentName, NanoUSD, TeamName
 from reconciler.config import AgentConfig, Claim, Fleet, Loosened, TriggerConfig, WorkspaceConfig
 from reconciler.findings import Place
@@ -149,18 +150,42 @@ def hosts_of(fleet: Fleet, agent: AgentConfig) -> tuple[str, ...]:
 def secrets_of(fleet: Fleet, agent: AgentConfig) -> tuple[SecretUse, ...]:
     """References to the secrets that are used on the agent's behalf."""
     found = [
-        SecretUse(reference, user, end_hosts(end))
+        SecretUse(reference, user, hosts)
         for user, end in _ends(fleet, agent)
-        if (reference := reference_of(end)) is not None
+        for reference, hosts in secrets_at(end).items()
     ]
     return tuple(sorted(found, key=lambda each: (each.reference, each.user)))
 
 
-def reference_of(end: Provider | ToolServer) -> str | None:
-    """`env:NAME` or `file:PATH` of the key of a provider or server; None without a key."""
-    if end.key is None:
-        return None
-    return f"env:{end.key.env}" if end.key.env is not None else f"file:{end.key.file}"
+def secrets_at(end: Provider | ToolServer) -> dict[str, tuple[str, ...]]:
+    """The secrets of a provider or server, as `env:NAME` or `file:PATH`, each with the hosts it
+    may be sent to. What a command gets may go anywhere that the command reaches: no host."""
+    found: dict[str, tuple[str, ...]] = {}
+    if end.key is not None:
+        found[reference_of(end.key)] = end_hosts(end)
+    if isinstance(end, ToolServer):
+        found |= {reference_of(secret): () for secret in end.env.values()}
+        if end.oauth is not None:
+            oauth = end.oauth
+            hosts = tuple(sorted({*oauth.hosts, *_host(oauth.token_url)}))
+            for secret in (oauth.client_secret, oauth.refresh_token):
+                if secret is not None:
+                    found[reference_of(secret)] = hosts
+    return found
+
+
+def reference_of(secret: SecretRef) -> str:
+    """`env:NAME` or `file:PATH`."""
+    return f"env:{secret.env}" if secret.env is not None else f"file:{secret.file}"
+
+
+def secret_variables(platform: Policy) -> frozenset[str]:
+    """Environment variables that the policy names as secrets, wherever it does."""
+    ends: list[Provider | ToolServer] = [*platform.providers.values(), *platform.servers.values()]
+    named = {reference for end in ends for reference in secrets_at(end)}
+    checks = (guardrail.check for guardrail in platform.guardrails)
+    named |= {reference_of(c.key) for c in checks if isinstance(c, HttpCheck) and c.key is not None}
+    return frozenset(n.removeprefix("env:") for n in named if n.startswith("env:"))
 
 
 def end_hosts(end: Provider | ToolServer) -> tuple[str, ...]:
@@ -170,7 +195,10 @@ def end_hosts(end: Provider | ToolServer) -> tuple[str, ...]:
 
 def own_host(end: Provider | ToolServer) -> tuple[str, ...]:
     """The host of its address, if it has one."""
-    url = end.base_url if isinstance(end, Provider) else end.url
+    return _host(end.base_url if isinstance(end, Provider) else end.url)
+
+
+def _host(url: str | None) -> tuple[str, ...]:
     found = _HOST.match(url) if url is not None else None
     return (found["host"].lower().strip("[]"),) if found else ()
 

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from gateway.policy import Access, Provider, ToolServer
 from gateway.values import AgentName
-from reconciler.config import AgentConfig, Fleet
+from reconciler.config import AgentConfig, Fleet, PrincipalConfig
 from reconciler.config.globs import can_meet, is_glob
 from reconciler.findings import Place
 from reconciler.fleet import touches
@@ -51,13 +51,20 @@ class Touch:
 
 
 def who_touches(fleet: Fleet, resource: str) -> tuple[Touch, ...]:
-    """Every agent that can reach what `resource` names, with how; by kind, name and agent."""
+    """Every agent, person and service that can reach what `resource` names, with how; by kind,
+    name and agent."""
     kind, wanted = split(resource)
     classes = Classes(fleet.platform)
     found = {
         touch
         for agent in fleet.agents.values()
         for touch in _all(fleet, agent, classes)
+        if kind in (None, touch.kind) and _means(wanted, touch)
+    }
+    found |= {
+        touch
+        for principal in fleet.principals.values()
+        for touch in _from_outside(fleet, principal)
         if kind in (None, touch.kind) and _means(wanted, touch)
     }
     return tuple(
@@ -87,7 +94,7 @@ def names_of(fleet: Fleet) -> dict[str, tuple[str, ...]]:
         "model": {*platform.models, *platform.virtual_models},
         "provider": {*platform.providers},
         "host": {host for end in ends for host in touches.end_hosts(end)},
-        "secret": {ref for end in ends if (ref := touches.reference_of(end)) is not None},
+        "secret": {reference for end in ends for reference in touches.secrets_at(end)},
         "team": {*fleet.teams},
         "image": {*fleet.images},
         "skill": set(),
@@ -158,7 +165,8 @@ def _all(fleet: Fleet, agent: AgentConfig, classes: Classes) -> Iterator[Touch]:
     for host in touches.hosts_of(fleet, agent):
         yield touch("host", host, "through the gateway")
     for secret in touches.secrets_of(fleet, agent):
-        yield touch("secret", secret.reference, f"{secret.user}, to {', '.join(secret.hosts)}")
+        where = f", to {', '.join(secret.hosts)}" if secret.hosts else ", as its environment"
+        yield touch("secret", secret.reference, f"{secret.user}{where}")
     for claim in owned(fleet, agent):
         yield touch("claim", claim.pattern, _claimed(claim.realm), claim.place)
     if agent.workspace is not None:
@@ -166,6 +174,27 @@ def _all(fleet: Fleet, agent: AgentConfig, classes: Classes) -> Iterator[Touch]:
         yield touch("repository", source.git, f"works on {source.ref}")
     yield touch("team", agent.team, "owned by it")
     yield touch("image", agent.sandbox.image, "its container")
+
+
+def _from_outside(fleet: Fleet, principal: PrincipalConfig) -> Iterator[Touch]:
+    """What a person or a service reaches without a run."""
+
+    def touch(kind: Kind, name: str, how: str) -> Touch:
+        return Touch(principal.name, kind, name, how, principal.place)
+
+    servers: dict[str, list[str]] = {}
+    for tool in sorted(principal.tools):
+        yield touch("tool", tool, "from outside a run")
+        server, _, short = tool.partition(".")
+        servers.setdefault(server, []).append(short)
+    for server, tools in servers.items():
+        yield touch("server", server, f"from outside a run: {', '.join(tools)}")
+    for model in principal.models:
+        yield touch("model", model, "from outside a run")
+        for target in fleet.platform.targets(model):
+            if target != model:
+                yield touch("model", target, f"from outside a run, behind {model}")
+    yield touch("team", principal.team, "answered for by it")
 
 
 def in_words(use: ToolUse) -> str:

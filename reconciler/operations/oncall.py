@@ -270,7 +270,10 @@ def _known(tx: Transaction, agent: str) -> None:
         return
     names = {
         row["agent"]
-        for row in tx.read("SELECT agent FROM desired UNION SELECT agent FROM pointers")
+        for row in tx.read(
+            "SELECT agent FROM desired UNION SELECT agent FROM pointers UNION SELECT agent"
+            " FROM ceilings WHERE agent LIKE 'user:%' OR agent LIKE 'service:%'"
+        )
     }
     if agent not in names:
         known = ", ".join(sorted(names)) or "none has been seen; run `interlock reconcile --once`"

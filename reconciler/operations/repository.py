@@ -12,6 +12,7 @@ from reconciler.config.load import load
 from reconciler.config.models.fields import parse_duration
 from reconciler.config.versions import NO_HISTORY, History, Released
 from reconciler.findings import Finding, Severity, tidy
+from reconciler.operations.outcome import Refused
 from reconciler.release import Release, compile_fleet
 from reconciler.source.tree import DirectoryTree, Tree
 
@@ -112,6 +113,77 @@ def lock(directory: Path, images: Mapping[str, str]) -> Path:
     from reconciler.config.lockfile import write_images  # brings ruamel.yaml
 
     return write_images(directory, images)
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """What became of the fingerprints, in sentences: what `changed`, `problems` that a person must
+    look at (a tool with a problem keeps what was locked), and `notes` on what was left alone."""
+
+    changed: tuple[str, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+Catalogue = Mapping[str, str]
+"""Tool → fingerprint, as a server describes its tools now."""
+
+
+def tools_to_lock(directory: Path) -> dict[str, dict[str, str | None]]:
+    """Server → its classified tools with what is locked of each. Raises Refused when the directory
+    does not say so without errors."""
+    fleet = read(directory).loaded.fleet
+    if fleet is None:
+        raise Refused(f"{directory} has errors in files that all share; see `interlock validate`")
+    return {
+        name: {tool: declared.fingerprint for tool, declared in sorted(server.tools.items())}
+        for name, server in sorted(fleet.platform.servers.items())
+        if server.tools
+    }
+
+
+def lock_tools(directory: Path, answers: Mapping[str, Catalogue | str]) -> Locked:
+    """Write fingerprints into DIRECTORY/interlock.lock; other entries and comments stay.
+
+    `answers` has each server that was asked: its tools, or why it could not be asked. Entries of
+    tools that are not declared any more go away.
+    """
+    from reconciler.config.lockfile import locked, write_tools  # brings ruamel.yaml
+
+    changed: list[str] = []
+    problems: list[str] = []
+    notes: list[str] = []
+    wanted: dict[str, str] = {}
+    declared = tools_to_lock(directory)
+    for server, tools in declared.items():
+        answer = answers.get(server, "not asked")
+        if isinstance(answer, str):
+            problems.append(f"{server}: {answer}")
+            continue
+        for tool, before in tools.items():
+            now, full = answer.get(tool), f"{server}.{tool}"
+            if now is None:
+                kept = "it stays locked" if before is not None else "there is nothing to lock"
+                problems.append(
+                    f"{full}: the server has no such tool{' any more' if before else ''}; {kept}. "
+                    "Correct gateway/mcp-servers.yaml"
+                )
+            elif now != before:
+                wanted[full] = now
+                changed.append(f"{full}: {_short(before)} → {_short(now)}")
+        more = sorted(answer.keys() - tools.keys())
+        if more:
+            notes.append(f"{server}: not classified, so not locked: {', '.join(more)}")
+    known = {f"{server}.{tool}" for server, tools in declared.items() for tool in tools}
+    gone = sorted(set(locked(directory)) - known)
+    changed += [f"{tool}: not declared any more, removed" for tool in gone]
+    if wanted or gone:
+        write_tools(directory, wanted, drop=gone)
+    return Locked(tuple(changed), tuple(problems), tuple(notes))
+
+
+def _short(fingerprint: str | None) -> str:
+    return "new" if fingerprint is None else fingerprint[:19]
 
 
 def duration(text: str) -> int:

@@ -114,19 +114,55 @@ def shorter_window(before: Json, after: Json) -> bool:
     return (before, after) not in nested
 
 
+_AS = {
+    "cached_input": "input",
+    "cache_write": "input",
+    "audio_input": "input",
+    "audio_output": "output",
+}
+"""Price that is not given → the one that holds then."""
+
+
 def lower_price(before: Json, after: Json) -> bool:
     """A price override: whatever is not surely as high lets budgets count less."""
     if before is None or after is None:
         return True
+    old, new = _prices(before), _prices(after)
+    return any(new[kind] < old[kind] for kind in old)
+
+
+def _prices(value: Json) -> dict[str, int]:
+    """Every kind of token with what it costs."""
+    given = record(value)
+    found = {kind: whole(given.get(kind)) for kind in ("input", "output")}
+    for kind, otherwise in _AS.items():
+        found[kind] = found[otherwise] if given.get(kind) is None else whole(given.get(kind))
+    return found
+
+
+def other_or_more(before: Json, after: Json) -> bool:
+    """A list that stands for something unknown when it is not given: only a part of it is less."""
+    return before is None or after is None or more(before, after)
+
+
+def broader(before: Json, after: Json) -> bool:
+    """A glob of whom a permission is for: it covers others than it did. None covers all."""
+    return not covers("*" if before is None else str(before), "*" if after is None else str(after))
+
+
+def shared_by_more(before: Json, after: Json) -> bool:
+    """Who shares an answer: agent → team → fleet."""
+    order = ("agent", "team", "fleet")
+    known = before in order and after in order
+    return not known or order.index(str(after)) > order.index(str(before))
+
+
+def freer_arguments(before: Json, after: Json) -> bool:
+    """Globs by argument of a granted tool. That the tool is new or gone is told elsewhere."""
+    if before is None or after is None:
+        return False
     old, new = record(before), record(after)
-    cached = (whole(p["cached_input"] if p.get("cached_input") is not None else p.get("input"))
-              for p in (old, new))  # fmt: skip
-    old_cached, new_cached = cached
-    return (
-        whole(new.get("input")) < whole(old.get("input"))
-        or whole(new.get("output")) < whole(old.get("output"))
-        or new_cached < old_cached
-    )
+    return any(wider(globs, new.get(argument)) for argument, globs in old.items())
 
 
 def texts_or_none(value: Json) -> Json:
@@ -179,16 +215,43 @@ TABLE: Mapping[str, Mapping[str, Direction]] = {
         "kind": _D(always),
         "base_url": _D(always),
         "script": _D(always, lambda _: "other rules"),
+        "tape": _D(always, phrases.calls),
+        "apis": _D(other_or_more),
+        "api_version": _D(always),
+        "max_concurrent": _D(higher, phrases.number),
+        "max_waiting": _D(higher, phrases.number),
     },
     "model": {
         "provider": _D(always),
         "id": _D(always),
         "price": _D(lower_price),
         "max_output_tokens": _D(higher, phrases.number),
+        "parameters": _D(always),
         "retires": _D(never),
     },
-    "virtual-model": {"targets": _D(more)},
-    "server": {**_SENT, "url": _D(always), "header": _D(always)},
+    "virtual-model": {
+        "targets": _D(more),
+        "routing": _D(never),
+        "weights": _D(never),
+        "parameters": _D(always),
+        "retry.attempts": _D(higher, phrases.number),
+        "retry.backoff_ms": _D(lower, phrases.duration),
+        "retry.max_backoff_ms": _D(lower, phrases.duration),
+        "retry.on": _D(more),
+        "fallback_on": _D(more),
+        "first_token_ms": _D(higher, phrases.duration),
+        "sticky": _D(never),
+    },
+    "server": {
+        **_SENT,
+        "url": _D(always),
+        "header": _D(always),
+        "command": _D(always, phrases.command),
+        "env": _D(always),
+        "oauth": _D(always),
+        "max_result_bytes": _D(higher, phrases.size),
+        "listing": _D(never),
+    },
     "tool": {
         "access": _D(less_dangerous),
         "idempotent": _D(turned_on, phrases.switch),
@@ -201,10 +264,14 @@ TABLE: Mapping[str, Mapping[str, Direction]] = {
     "destructive": {"": _D(less_covered)},
     "budget": {
         "limit": _D(higher, phrases.money),
+        "tokens": _D(higher, phrases.number),
+        "requests": _D(higher, phrases.number),
         "window": _D(shorter_window),
         "agent": _D(narrower),
         "team": _D(narrower),
+        "user": _D(narrower),
         "model": _D(narrower),
+        "tag": _D(narrower),
         "purpose": _D(narrower),
         "mode": _D(less_enforced),
         "alert_at": _D(fewer),
@@ -223,6 +290,23 @@ TABLE: Mapping[str, Mapping[str, Direction]] = {
         "hooks": _D(fewer),
         "check": _D(always, lambda _: "another check"),
         "action": _D(always),
+    },
+    "cache": {
+        "ttl_ms": _D(higher, phrases.duration),
+        "namespace": _D(shared_by_more),
+        "match.agent": _D(broader),
+        "match.team": _D(broader),
+        "match.model": _D(broader),
+        "match.tool": _D(always),
+    },
+    "principal": {
+        "team": _D(always),
+        "models": _D(more),
+        "tools": _D(more),
+        "args.*": _D(freer_arguments),
+        "approvals": _D(fewer),
+        "max_output_tokens": _D(higher, phrases.number),
+        "tags": _D(fewer),
     },
     "rollout": {
         "name": _D(never),
@@ -285,6 +369,12 @@ LABELS = {
     "disk_bytes": "disk",
     "exec_timeout_ms": "exec_timeout",
     "window_ms": "window",
+    "ttl_ms": "ttl",
+    "first_token_ms": "first_token",
+    "retry.backoff_ms": "retry.backoff",
+    "retry.max_backoff_ms": "retry.max_backoff",
+    "max_result_bytes": "max_result",
+    "tape": "cassette",
 }
 """Fields whose name in a file is another one."""
 

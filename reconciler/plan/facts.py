@@ -17,7 +17,7 @@ from reconciler.plan.phrases import plural, record, texts, tick, ticks
 KNOWN_FACTS = frozenset(
     {
         "file", "team", "image", "workspace", "trigger", "rollout", "owns", "suite", "formerly",
-        "approvals",
+        "approvals", "tags",
     }
 )  # fmt: skip
 """`image` and `workspace` are told by the leaves of the release; `formerly` by the rename."""
@@ -34,6 +34,7 @@ def compare_facts(desk: Desk) -> None:
         desk.settings.append(text)
         desk.loosen("team", text, "team")
         _joins(desk, str(new.get("team")))
+    _tags(desk, texts(old.get("tags")), texts(new.get("tags")))
     _trigger(desk, record(old.get("trigger")), record(new.get("trigger")))
     _rollout(desk, record(old.get("rollout")), record(new.get("rollout")))
     _claims(desk, old, new)
@@ -43,6 +44,17 @@ def compare_facts(desk: Desk) -> None:
             text = f"{tick(key)} differs, and this version does not know it"
             desk.settings.append(text)
             desk.loosen("unknown", text)
+
+
+def _tags(desk: Desk, old: tuple[str, ...], new: tuple[str, ...]) -> None:
+    """Budgets match on tags: one that goes can be the way out of one."""
+    plus, minus = sorted(set(new) - set(old)), sorted(set(old) - set(new))
+    if plus or minus:
+        parts = [f"+ {ticks(plus)}"] if plus else []
+        parts += [f"− {ticks(minus)}"] if minus else []
+        desk.settings.append(f"tags {', '.join(parts)}")
+    if minus:
+        desk.loosen("tags", f"tags − {ticks(minus)}", "tags")
 
 
 def _joins(desk: Desk, team: str) -> None:

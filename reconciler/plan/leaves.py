@@ -117,6 +117,8 @@ def _setting(path: str, parts: list[str], of: str, before: Json, after: Json) ->
     if parts[-2:-1] == ["tools"]:
         return _tool(last, of, before, after)
     if last == "model":
+        if _model(before) == _model(after):  # another id or provider says so by itself
+            return f"model{of} {_model(after)}: {_behind(before, after)}"
         return f"model{of} {_model(before)} → {_model(after)}"
     if last == "builtin":
         plus = [tool for tool in texts(after) if tool not in texts(before)]
@@ -155,6 +157,24 @@ def _model(value: Json) -> str:
     names = [str(target.get("name")) for target in found]
     alone = names == [model.get("name")] or not names
     return f"{tick(model.get('name'))}{'' if alone else f' ({ticks(names)})'}"
+
+
+def _behind(before: Json, after: Json) -> str:
+    """What differs of models that keep their names: parameters, or what serves them."""
+    old, new = _targets(before), _targets(after)
+    parts: list[str] = []
+    for name in sorted(new.keys() & old.keys()):
+        told = compare("parameters", old[name].get("parameters"), new[name].get("parameters"))
+        parts += [f"{tick(name)} {one.text}" for one in told]
+        if any(old[name].get(key) != new[name].get(key) for key in ("provider", "id")):
+            parts.append(f"{tick(name)} is another model")
+    return "; ".join(parts) or "other targets"
+
+
+def _targets(value: Json) -> dict[str, dict[str, Json]]:
+    listed = record(value).get("targets")
+    found = [record(target) for target in listed] if isinstance(listed, list) else []
+    return {str(target.get("name")): target for target in found}
 
 
 def _text(value: Json) -> str | None:

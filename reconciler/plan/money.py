@@ -47,12 +47,15 @@ class Cap:
 
 
 def caps_of(side: Side) -> tuple[Cap, ...]:
-    """Budgets that no live call of a matching agent can go past."""
+    """Budgets of money that no live call of a matching agent can go past."""
     found = []
     for name, unit in side.units.items():
         kind, _, title = name.partition("/")
         rule = record(unit.value)
-        everything = rule.get("model") == "*" and rule.get("purpose") in ("*", "live")
+        everything = rule.get("purpose") in ("*", "live") and all(
+            rule.get(field, "*") == "*" for field in ("model", "user", "tag")
+        )
+        everything = everything and rule.get("limit") is not None
         if kind == "budget" and everything and rule.get("mode") == "enforce":
             found.append(
                 Cap(

@@ -106,6 +106,16 @@ def secret(value: Json) -> str:
     )
 
 
+def command(value: Json) -> str:
+    """Program and arguments, in their order."""
+    return tick(" ".join(texts(value))) if texts(value) else NOTHING
+
+
+def calls(value: Json) -> str:
+    """A recording, by how much is on it."""
+    return plural(len(value), "recorded call") if isinstance(value, list) else NOTHING
+
+
 def plain(value: Json) -> str:
     """Anything else: a text as it is, a list by its items, the rest as JSON."""
     if value is None:

@@ -17,14 +17,23 @@ from pydantic import BaseModel, TypeAdapter
 
 from gateway.policy import ToolServer
 from gateway.values import AgentName, Json, TeamName
-from reconciler.config import AgentConfig, Case, Fleet, OwnerRule, Suite, TeamConfig
+from reconciler.config import (
+    AgentConfig,
+    Case,
+    Fleet,
+    GrantedTool,
+    OwnerRule,
+    PrincipalConfig,
+    Suite,
+    TeamConfig,
+)
 from reconciler.findings import Finding, Place
 from reconciler.plan.model import Side, Standing, Unit
 from reconciler.plan.phrases import record, texts
 from reconciler.release import Release
 from runner.spec import LimitCheck
 
-FORMAT = "interlock.standing/1"
+FORMAT = "interlock.standing/2"
 """How units and facts are told. Stored ones of another format are made anew from their commit, so
 that an upgrade of this program does not look like a change of the fleet: raise it with any change
 of what `units_of` or `facts_of` say of the same files (a test notices)."""
@@ -38,6 +47,8 @@ HOMES = {
     "budget": "gateway/budgets.yaml",
     "rate-limit": "gateway/rate-limits.yaml",
     "guardrail": "gateway/guardrails.yaml",
+    "cache": "gateway/caches.yaml",
+    "principal": "gateway/principals.yaml",
     "team": "teams.yaml",
     "owners": "teams.yaml",
     "image": "interlock.lock",
@@ -130,6 +141,7 @@ def facts_of(agent: AgentConfig) -> dict[str, Json]:
         ],
         "suite": outline(agent.suite) if agent.suite else None,
         "formerly": agent.formerly,
+        **({"tags": [*agent.tags]} if agent.tags else {}),  # approvals from before it hold
     }
 
 
@@ -206,6 +218,10 @@ def units_of(fleet: Fleet) -> dict[str, Unit]:
         found[f"rate-limit/{limit.name}"] = limit.model_dump(mode="json")
     for guardrail in platform.guardrails:
         found[f"guardrail/{guardrail.name}"] = guardrail.model_dump(mode="json")
+    for cache in platform.caches:
+        found[f"cache/{cache.name}"] = cache.model_dump(mode="json")
+    for principal in fleet.principals.values():
+        found[f"principal/{principal.name}"] = _principal(principal)
     for name, policy in fleet.rollouts.items():
         found[f"rollout/{name}"] = plain_json(asdict(policy))
     for team_name, team in fleet.teams.items():
@@ -228,6 +244,44 @@ def _server(name: str, server: ToolServer) -> dict[str, Json]:
         if declared.fingerprint is not None:
             found[f"fingerprint/{name}.{tool}"] = declared.fingerprint
     return found
+
+
+def _principal(principal: PrincipalConfig) -> Json:
+    """`args` has every granted tool, restricted or not."""
+    return {
+        "team": principal.team,
+        "models": [*principal.models],
+        "tools": [*sorted(principal.tools)],
+        "args": {
+            name: {argument: [*globs] for argument, globs in sorted(tool.args.items())}
+            for name, tool in sorted(principal.tools.items())
+        },
+        "approvals": [name for name, tool in sorted(principal.tools.items()) if tool.approval],
+        "max_output_tokens": principal.max_output_tokens,
+        "tags": [*principal.tags],
+    }
+
+
+def principal_of(name: str, value: Json, place: Place) -> PrincipalConfig:
+    """Back from `units_of`: a principal as it was stored."""
+    fields = record(value)
+    args, waiting = record(fields.get("args")), texts(fields.get("approvals"))
+    most = fields.get("max_output_tokens")
+    return PrincipalConfig(
+        name=AgentName(name),
+        team=TeamName(str(fields.get("team"))),
+        models=texts(fields.get("models")),
+        tools={
+            tool: GrantedTool(
+                args={a: texts(globs) for a, globs in record(args.get(tool)).items()},
+                approval=tool in waiting,
+            )
+            for tool in texts(fields.get("tools"))
+        },
+        max_output_tokens=most if isinstance(most, int) else None,
+        tags=texts(fields.get("tags")),
+        place=place,
+    )
 
 
 def place_of(fleet: Fleet, unit: str) -> Place:

@@ -16,7 +16,19 @@ from reconciler.plan.people import Asked
 from reconciler.plan.phrases import record, texts, tick, ticks
 from reconciler.plan.sides import HOMES
 
-GRANTS = frozenset({"provider", "model", "virtual-model", "server", "tool", "image", "team"})
+GRANTS = frozenset(
+    {
+        "provider",
+        "model",
+        "virtual-model",
+        "server",
+        "tool",
+        "image",
+        "team",
+        "cache",
+        "principal",
+    }
+)
 """Kinds whose appearance can be used to do something that nobody could do before; their removal
 takes it away. All other kinds that are known restrict: it is the other way round."""
 RESTRICTS = frozenset({"budget", "rate-limit", "guardrail", "fingerprint", "rollout"})
@@ -139,9 +151,7 @@ def _told(kind: str, value: Json) -> str:
     """A whole unit in a few words: where it goes, what it may do, what it limits."""
     fields = record(value)
     if kind in ("provider", "server"):
-        where = fields.get("base_url") or fields.get("url")
-        to = tick(where) if where else "no network"
-        return f"{to}, {phrases.secret(fields.get('key'))}"
+        return _end(fields)
     if kind == "model":
         return f"{tick(fields.get('id'))} of {tick(fields.get('provider'))}"
     if kind == "virtual-model":
@@ -150,7 +160,7 @@ def _told(kind: str, value: Json) -> str:
         return tool_told(fields)
     if kind == "budget":
         each = " for each agent" if fields.get("each_agent") else ""
-        return f"{phrases.money(fields.get('limit'))} per {tick(fields.get('window'))}{each}"
+        return f"{_limits(fields)} per {tick(fields.get('window'))}{each}"
     if kind == "team":
         return f"members {ticks(texts(fields.get('members'))) or 'none'}"
     if kind == "rollout":
@@ -158,7 +168,36 @@ def _told(kind: str, value: Json) -> str:
         return f"{gate}, {'a canary' if fields.get('canary') else 'no canary'}"
     if kind in ("rate-limit", "guardrail"):
         return f"mode {tick(fields.get('mode'))}"
+    if kind == "cache":
+        kept = phrases.duration(fields.get("ttl_ms"))
+        return f"answers are kept for {kept}, shared within one {tick(fields.get('namespace'))}"
+    if kind == "principal":
+        reach = [*texts(fields.get("models")), *texts(fields.get("tools"))]
+        return f"of team {tick(fields.get('team'))}, {ticks(reach)}"
     return phrases.plain(value)
+
+
+def _end(fields: Mapping[str, Json]) -> str:
+    """A provider or server: where it is, and with which secret."""
+    if texts(fields.get("command")):
+        secrets = [phrases.secret(found) for found in record(fields.get("env")).values()]
+        return f"the command {phrases.command(fields.get('command'))}, " + (
+            phrases.listed(secrets) if secrets else "no secret"
+        )
+    where = fields.get("base_url") or fields.get("url")
+    to = tick(where) if where else "no network"
+    oauth = record(fields.get("oauth"))
+    if oauth:
+        return f"{to}, tokens from {tick(oauth.get('token_url'))}"
+    return f"{to}, {phrases.secret(fields.get('key'))}"
+
+
+def _limits(fields: Mapping[str, Json]) -> str:
+    """What a budget limits: `$5.00 and 100 requests`."""
+    parts = [phrases.money(fields["limit"])] if fields.get("limit") is not None else []
+    counted = (what for what in ("tokens", "requests") if fields.get(what) is not None)
+    parts += [f"{phrases.number(fields[what])} {what}" for what in counted]
+    return phrases.listed(parts) or phrases.NOTHING
 
 
 def tool_told(tool: Mapping[str, Json]) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from gateway.clock import SystemClock
 from gateway.database import Database
+from reconciler.fleet.touches import secret_variables
 from reconciler.forge.local import LocalForge
 from reconciler.forge.model import Login
 from reconciler.process.credentials import credentials
@@ -132,10 +133,7 @@ def secret_names(context: Context) -> frozenset[str]:
     declared = context.declared
     if declared is None:
         return frozenset()
-    platform = declared.fleet.platform
-    keys = [p.key for p in platform.providers.values()]
-    keys += [s.key for s in platform.servers.values()]
-    return frozenset(key.env for key in keys if key is not None and key.env is not None)
+    return secret_variables(declared.fleet.platform)
 
 
 def restore_if_behind(context: Context) -> rebuilding.Rebuilt | None:

@@ -148,18 +148,26 @@ def workers(
     patience: float = 20.0,
 ) -> Iterator[Supervisor]:
     """A gateway and a runner for one state directory, ready, until the block is left."""
-    supervisor = Supervisor(state)
-    python = sys.executable
-    try:
-        (state / "gateway.json").unlink(missing_ok=True)
-        gateway = [python, "-m", "gateway", "--state", str(state), "--drain-seconds", "10"]
-        supervisor.add("gateway", gateway, for_gateway(environment))
-        wait_for_gateway(state, supervisor, patience=patience)
+    with gateway_only(state, environment, patience=patience) as supervisor:
         supervisor.add(
             "runner",
-            [python, "-m", "runner", "--state", str(state), "--slots", str(slots)],
+            [sys.executable, "-m", "runner", "--state", str(state), "--slots", str(slots)],
             without_keys(environment, secrets),
         )
+        yield supervisor
+
+
+@contextmanager
+def gateway_only(
+    state: Path, environment: Mapping[str, str], *, patience: float = 20.0
+) -> Iterator[Supervisor]:
+    """A gateway for one state directory, ready, until the block is left."""
+    supervisor = Supervisor(state)
+    try:
+        (state / "gateway.json").unlink(missing_ok=True)
+        command = [sys.executable, "-m", "gateway", "--state", str(state), "--drain-seconds", "10"]
+        supervisor.add("gateway", command, for_gateway(environment))
+        wait_for_gateway(state, supervisor, patience=patience)
         yield supervisor
     finally:
         supervisor.stop()

@@ -111,20 +111,31 @@ class Leaves:
         return known[1]
 
     def model(self, name: str) -> Leaf:
-        """The name and the set of models it may stand for; their order is the router's business."""
+        """The name and the set of models it may stand for, with the parameters that the platform
+        sets; their order is the router's business."""
         known = self._models.get(name)
         if known is None:
             targets: list[Json] = []
             for target in sorted(self.platform.targets(name)):
                 model = self.platform.models[target]
                 provider = self.platform.providers[model.provider]
-                targets.append({"name": target, "provider": provider.kind, "id": model.id})
+                told: dict[str, Json] = {"name": target, "provider": provider.kind, "id": model.id}
+                parameters = self._parameters_of(name, target)
+                if parameters:  # left out when empty: releases from before there were any stay
+                    told["parameters"] = parameters
+                targets.append(told)
             leaf: Json = {"name": name, "targets": targets}
             known = (leaf, content_hash(leaf))
             if self._before is not None and (old := self._before._models.get(name)) is not None:
                 known = old if old[1] == known[1] else known
             self._models[name] = known
         return known
+
+    def _parameters_of(self, name: str, target: str) -> dict[str, Json]:
+        """What the platform puts over a caller's parameters when `name` is served by `target`."""
+        virtual = self.platform.virtual_models.get(name)
+        over = virtual.parameters.get(target, {}) if virtual is not None else {}
+        return {**self.platform.models[target].parameters, **over}
 
     def tool(self, name: str, granted: GrantedTool) -> Leaf:
         """A tool as the platform classifies it and the agent may use it."""

@@ -43,6 +43,7 @@ def run_spec(
     checker_release: Release | None = None,
     ceiling: Limits | None = None,
     notes: str = "",
+    tags: Sequence[str] = (),
 ) -> RunSpec:
     """The run of a release.
 
@@ -76,6 +77,7 @@ def run_spec(
         checks=(*checks, *safety_checks(release, taken={check.id for check in checks})),
         recorded=tuple(recorded) if recorded is not None else None,
         notes=notes,
+        tags=tuple(tags),
     )
 
 

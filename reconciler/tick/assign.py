@@ -183,6 +183,7 @@ def start(
             workspace=workspace,
             checker_release=judge,
             notes=rollouts.last_notes(tx, agent),
+            tags=config.tags,
         )
         run, new = queue.enqueue(
             tx,
@@ -244,7 +245,7 @@ def _slice(spec: RunSpec, platform: Policy) -> int:
         and fnmatchcase(spec.agent, rule.agent)
         and fnmatchcase(spec.team, rule.team)
         and fnmatchcase(spec.purpose, rule.purpose)
-        and rule.model == "*"
+        and (rule.model, rule.user, rule.tag) == ("*", "*", "*")
     ]
     if spec.limits.max_cost is not None:
         limits.append(spec.limits.max_cost)

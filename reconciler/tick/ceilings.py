@@ -6,7 +6,9 @@ live, in a canary or being gated stay admitted as long as the platform still dec
 a merged change would cut stable off before its successor is proven.
 
 An agent's ceiling follows from its declaration, the platform, and its releases in use. So it is
-written when one of these changes, and for that agent only.
+written when one of these changes, and for that agent only. People and services that call from
+outside a run have a ceiling too, under `user:NAME` and `service:NAME`; they have no release, so it
+is all that they may do.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from gateway import access
 from gateway.database import Transaction
 from gateway.policy import AgentPolicy, Policy, intersect
 from gateway.values import AgentName, Millis
-from reconciler.config.policy import ceiling
+from reconciler.config.policy import ceiling, external
 from reconciler.release import ceiling_of
 from reconciler.rollout import store
 from reconciler.tick.context import Declared
@@ -36,15 +38,26 @@ def publish_policy(tx: Transaction, declared: Declared, agents: Agents, *, now: 
     if access.publish(tx, declared.fleet.platform, now=now) != before:
         agents = None
     publish_ceilings(tx, declared, agents)
+    _publish_external(tx, declared)
+
+
+def _publish_external(tx: Transaction, declared: Declared) -> None:
+    """The ceilings of people and services that call from outside a run: few, so all of them."""
+    fleet = declared.fleet
+    allowed = {name: external(p, fleet.platform) for name, p in fleet.principals.items()}
+    rows = tx.read("SELECT agent FROM ceilings WHERE agent LIKE 'user:%' OR agent LIKE 'service:%'")
+    access.put_ceilings(tx, allowed)
+    access.drop_ceilings(tx, sorted({AgentName(row["agent"]) for row in rows} - allowed.keys()))
 
 
 def publish_ceilings(tx: Transaction, declared: Declared, agents: Agents) -> None:
     """Write the ceilings of these agents; an agent that is not there any more loses its own."""
     used = _in_use(tx, agents)
     if agents is None:
-        names = {*declared.fleet.agents, *declared.broken, *used, *access.with_ceiling(tx)}
+        known = {name for name in access.with_ceiling(tx) if ":" not in name}
+        names = {*declared.fleet.agents, *declared.broken, *used, *known}
     else:
-        names = set(agents)
+        names = {name for name in agents if ":" not in name}  # the others: see _publish_external
     allowed: dict[AgentName, AgentPolicy] = {}
     for agent in sorted(names):
         found = _ceiling(tx, declared, agent, used.get(agent, _Used()))

@@ -413,6 +413,7 @@ def reassign_waiting(tx: Transaction, agent: str, bad: str, stable: str | None) 
                 input=old.input,
                 workspace=old.workspace,
                 notes=last_notes(tx, agent),
+                tags=old.tags,
             ),
         )
         tx.execute(

@@ -11,14 +11,20 @@ from runner.loop import Stop
 from runner.spec import StopReason
 
 _KILLED = frozenset({"revoked", "stopped"})
-_NOT_OURS = frozenset({"not_granted", "unknown_model", "unknown_price", "approval_required"})
+_NOT_OURS = frozenset(
+    {"not_granted", "unknown_model", "unknown_price", "approval_required", "guardrail"}
+)
+_ELSEWHERE = frozenset(
+    {"provider_error", "provider_busy", "rate_limited", "queue_full", "too_slow"}
+)
+"""It went wrong there, or there was no room for it: nobody said that it may not be."""
 
 
 def outcome(refused: CallRefused) -> Outcome:
     """A refused call, as it is journaled; the result is what the model reads of a tool."""
     if refused.code == "outcome_unknown":
         status = Status.UNKNOWN
-    elif refused.code in ("provider_error", "provider_busy"):
+    elif refused.code in _ELSEWHERE:
         status = Status.ERROR
     else:
         status = Status.DENIED

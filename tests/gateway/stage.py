@@ -84,7 +84,7 @@ def principal(run: str = "run-1", **changes: Any) -> Principal:
 def grants(**changes: Any) -> Grants:
     """Everything the stage offers."""
     values: dict[str, Any] = {
-        "models": ("fast", "smart", "claude", "gpt", "second", "gone"),
+        "models": ("fast", "smart", "claude", "gpt", "second", "gone", "alone"),
         "tools": {f"effects.{name}": ToolGrant() for name in ("write", "append", "read", "whoami")},
     }
     return Grants(**{**values, **changes})

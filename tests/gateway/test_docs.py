@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gateway
 from gateway import calls
 from gateway.app.face import GatewayApp
 from gateway.budgets import share_of
 from gateway.database import Database
-from gateway.policy import FORMAT, Grants, Policy, intersect
+from gateway.policy import FORMAT, Api, Grants, Policy, Provider, TapeEntry, intersect
+from gateway.providers import tape
 from gateway.providers.conversation import Reply
-from gateway.providers.dialects import anthropic, openai
+from gateway.providers.dialects import anthropic, embeddings, openai, responses
 from gateway.refusals import STATUS, Code
 from gateway.values import AgentName, EffectKey, Occurrence
 
@@ -22,6 +23,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 CALLS = (DOCS / "formats/calls.md").read_text()
 EFFECT = (DOCS / "formats/effect-key.md").read_text()
 EFFECTIVE = (DOCS / "formats/effective-policy.md").read_text()
+MODELS = (DOCS / "policies/models.md").read_text()
+CASSETTES = (DOCS / "policies/cassettes.md").read_text()
 HTTP = (DOCS / "gateway-http.md").read_text()
 
 
@@ -82,5 +85,24 @@ def test_every_header_the_code_sends_is_documented() -> None:
 
 def test_the_dialects_paths_are_documented() -> None:
     assert GatewayApp.__doc__
-    for path in (openai.PATH, anthropic.PATH):
+    for path in (
+        openai.PATH,
+        responses.PATH,
+        embeddings.PATH,
+        anthropic.PATH,
+        anthropic.COUNT_PATH,
+    ):
         assert f"`POST {path}`" in HTTP
+        assert f"`POST {path}`" in MODELS
+
+
+def test_the_kinds_of_provider_and_what_they_speak_are_documented() -> None:
+    kinds = get_args(Provider.model_fields["kind"].annotation)
+    assert all(f"`{kind}`" in MODELS for kind in kinds)
+    assert all(f"`{api}`" in MODELS for api in get_args(Api))
+
+
+def test_what_a_tape_leaves_out_is_documented() -> None:
+    left_out = CASSETTES.split("is left out:", 1)[1].split("The model's", 1)[0]
+    assert set(re.findall(r"`([a-z_]+)`", left_out)) == tape.VOLATILE
+    assert set(first_column(CASSETTES, "Field")) == set(TapeEntry.model_fields)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from math import inf
 
 import pytest
-import regex
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -190,9 +190,9 @@ def test_a_token_is_held_back_until_it_is_known_to_be_none() -> None:
 
 def test_a_match_that_does_not_end_is_not_held_for_ever() -> None:
     window = GUARDS["secrets"].window()
+    begin = "-----BEGIN " + "PRIVATE KEY-----"
     with pytest.raises(Refused, match="longer than 65,536 characters"):
-        for _ in range(100):
-            window.feed("-----BEGIN " + "PRIVATE KEY-----" + "A" * 1000)
+        "".join(map(window.feed, [begin, *["A" * 1000] * 100]))
 
 
 def test_a_check_that_fails_and_is_to_be_ignored_lets_the_stream_go_on() -> None:
@@ -237,8 +237,16 @@ def test_a_rule_about_the_whole_that_only_records_holds_nothing() -> None:
     assert len(window.findings) == 1
 
 
+def test_the_arguments_of_a_tool_call_in_a_stream_are_looked_at_by_their_values() -> None:
+    window = GUARDS["pii"].window()
+    assert window.arguments('{"to": "a.b\\u0040example.com"}') == '{"to": "[email]"}'
+    assert window.arguments('{"to":  "ada"}') == '{"to":  "ada"}'
+    assert [found.count for found in window.findings] == [1]
+    with pytest.raises(Refused):
+        STRICT["pii"].window().arguments('{"to": "a.b@example.com"}')
+
+
 def test_an_open_end_is_told_apart_from_nothing() -> None:
     search = Pattern("ab+", lambda m: Span(m.start(), m.end(), "", ""))
-    assert search.find("xxa", 0, whole=False) == Open(2)
-    assert search.find("xxb", 0, whole=False) is None
-    assert regex.compile("ab+").search("xxa") is None
+    assert search.find("xxa", 0, whole=False, until=inf) == Open(2)
+    assert search.find("xxb", 0, whole=False, until=inf) is None

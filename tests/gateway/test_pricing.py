@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.policy import Model, Price, Provider
 from gateway.pricing import PriceList, Tier, Usage, price_of
@@ -28,7 +30,10 @@ def test_a_local_server_does_not_get_openais_price_for_the_same_name() -> None:
     assert price_of(Model(provider="p", id="gpt-4o"), local, DIGEST, NOW) is None
 
 
-@pytest.mark.parametrize("provider", [OPENAI, Provider(kind="scripted")])
+@pytest.mark.parametrize(
+    "provider",
+    [OPENAI, Provider(kind="scripted"), Provider(kind="cassette"), Provider(kind="azure")],
+)
 def test_nobody_guesses_the_price_of_an_unknown_model(provider: Provider) -> None:
     assert price_of(Model(provider="p", id="no-such-model-9"), provider, DIGEST, NOW) is None
 
@@ -54,3 +59,54 @@ def test_a_long_input_pays_its_tier_and_the_reservation_is_the_dearest_that_appl
     assert price.cost(Usage(101, 10)) == 101 * 6 + 10 * 22
     assert price.worst(101, 10) == price.cost(Usage(101, 10))
     assert price.worst(100, 10) == price.cost(Usage(100, 10))
+
+
+def test_written_cache_and_audio_have_prices_of_their_own() -> None:
+    claude = price_of(
+        Model(provider="p", id="claude-sonnet-4-5"), Provider(kind="anthropic"), DIGEST, NOW
+    )
+    assert claude is not None
+    million = 1_000_000
+    # Small requests, so that the first tier holds: $3, $0.30 read, $3.75 and $6 written.
+    assert claude.cost(Usage(1000, 0)) == 3 * million
+    assert claude.cost(Usage(1000, 0, cached=1000)) == million * 3 // 10
+    assert claude.cost(Usage(1000, 0, cache_write=1000)) == million * 375 // 100
+    assert claude.cost(Usage(1000, 0, cache_write=1000, cache_write_1h=1000)) == 6 * million
+    assert claude.worst(1000, 0) == 6 * million
+    assert claude.worst(1000, 0, cache_writes=False) == 3 * million
+    spoken = Price(
+        input=NanoUSD(1), output=NanoUSD(2), audio_input=NanoUSD(40), audio_output=NanoUSD(80)
+    )
+    price = price_of(Model(provider="p", id="x", price=spoken), OPENAI, DIGEST, NOW)
+    assert price is not None
+    assert price.cost(Usage(10, 10, audio_input=4, audio_output=5)) == 6 + 160 + 10 + 400
+
+
+def test_an_embeddings_model_needs_no_price_for_output() -> None:
+    model = Model(provider="p", id="text-embedding-3-small")
+    assert price_of(model, OPENAI, DIGEST, NOW) is None, "as a chat model it has no price"
+    price = price_of(model, OPENAI, DIGEST, NOW, embeddings=True)
+    assert price is not None
+    assert price.cost(Usage(1_000_000, 0)) == 20_000_000
+
+
+RATE = st.integers(0, 10**12)
+SOME_RATE = st.none() | RATE
+TOKENS = st.integers(0, 10**7)
+CLAIMED = st.integers(-5, 2 * 10**7)
+
+
+@given(data=st.data())
+def test_no_usage_within_the_estimate_costs_more_than_was_reserved(data: st.DataObject) -> None:
+    starts = data.draw(st.lists(TOKENS.filter(bool), max_size=3, unique=True))
+    tiers = tuple(
+        Tier(start, *data.draw(st.tuples(RATE, RATE, RATE, *[SOME_RATE] * 4)))
+        for start in [0, *sorted(starts)]
+    )
+    price = PriceList("t", tiers)
+    most_in, most_out = data.draw(TOKENS), data.draw(TOKENS)
+    kinds = data.draw(st.tuples(*[CLAIMED] * 6))
+    actual = Usage(data.draw(st.integers(0, most_in)), data.draw(st.integers(0, most_out)), *kinds)
+    assert price.cost(actual) <= price.worst(most_in, most_out)
+    plain = Usage(actual.input, actual.output, cached=actual.cached)
+    assert price.cost(plain) <= price.worst(most_in, most_out, cache_writes=False, audio=False)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway import access
-from gateway.policy import Model, Price, Provider, SecretRef, VirtualModel
+from gateway.policy import Model, Price, Provider, Retry, SecretRef, VirtualModel
 from gateway.values import NanoUSD
 from tests.gateway.stage import (
     KEY,
@@ -51,7 +51,11 @@ def served(stage: Stage, fake: FakeProvider) -> Iterator[Stage]:
         "second": Model(provider="elsewhere", id="x", price=PRICE),
         "fast": Model(provider="unset", id="x", price=PRICE),
     }
-    virtual = {"smart": VirtualModel(targets=("gone", "gpt", "claude"))}
+    once = Retry(attempts=1)
+    virtual = {
+        "smart": VirtualModel(targets=("gone", "gpt", "claude"), retry=once),
+        "alone": VirtualModel(targets=("gpt",), retry=once),
+    }
     stage.publish(policy(providers=providers, models=models, virtual_models=virtual))
     stage.issue()
     yield stage.start(FAKE_KEY=KEY)
@@ -200,10 +204,10 @@ def test_when_every_target_is_busy_the_client_hears_when_to_come_back(
     served: Stage, fake: FakeProvider
 ) -> None:
     fake.plan.put(429)
-    refused = served.chat(model="gpt", key="run-1/1/0")
+    refused = served.chat(model="alone", key="run-1/1/0")
     assert (refused.status, refused.code) == (429, "provider_busy")
     assert refused.headers["retry-after"] == "7"
-    assert served.chat(model="gpt", key="run-1/1/0").status == 200, "a released key is free"
+    assert served.chat(model="alone", key="run-1/1/0").status == 200, "a released key is free"
 
 
 def test_a_refused_request_does_not_fall_back(served: Stage, fake: FakeProvider) -> None:

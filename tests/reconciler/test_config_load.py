@@ -164,9 +164,13 @@ def test_documents_are_parsed_once_per_content(monkeypatch: pytest.MonkeyPatch) 
     assert parsed == ["teams.yaml"]
 
 
-def test_findings_from_a_memo_are_the_same() -> None:
-    memo, repository = Memo(), edited(AGENT, "skills: [python]", "skils: [python]")
-    assert load(repository, memo=memo) == load(repository, memo=memo)
+def test_findings_of_a_load_that_goes_on_from_another_are_the_same() -> None:
+    repository = edited(AGENT, "skills: [python]", "skils: [python]")
+    first = load(repository)
+    assert first.findings
+    assert load(edited("teams.yaml", "ines", "tom"), previous=first).findings == ()
+    again = load(repository, previous=load(tree(), previous=first))
+    assert again == first
 
 
 def test_a_memo_forgets_what_was_used_least_recently() -> None:

@@ -12,6 +12,7 @@ from tests.support.small_fleet import FILES, edited, fleet, loaded, tree
 LIMITS = "gateway/rate-limits.yaml"
 RAILS = "gateway/guardrails.yaml"
 SERVERS = "gateway/mcp-servers.yaml"
+CACHES = "gateway/caches.yaml"
 
 
 def limits(text: str) -> Loaded:
@@ -48,14 +49,39 @@ def test_a_rate_limit_is_per_window_for_what_it_matches() -> None:
     )
 
 
-def test_what_is_not_enforced_says_so_at_each() -> None:
-    assert [str(f) for f in limits("requests: 1, window: day").findings] == [
-        f"{LIMITS}:2:12 this version does not enforce rate limits yet: nothing is limited by it; "
-        "keep it for a later version, and do not rely on it"
-    ]
-    result = rails("hooks: [model_input], secrets: {}")
-    assert [(f.id, str(f.place)) for f in result.findings] == [("not-enforced", f"{RAILS}:2:12")]
-    assert result.broken == {}
+def test_what_is_enforced_is_not_warned_about() -> None:
+    assert limits("requests: 1, window: day").findings == ()
+    assert rails("hooks: [model_input], secrets: {}").findings == ()
+
+
+def caches(text: str) -> Loaded:
+    return loaded(tree({CACHES: f"caches:\n  - {{name: one, {text}}}\n"}))
+
+
+def test_a_cache_keeps_answers_for_whom_it_matches() -> None:
+    assert platform(caches("ttl: 10m, namespace: team, agent: 'ci-*', model: smart")).caches == (
+        rules.Cache(
+            name="one",
+            ttl_ms=Millis(600_000),
+            namespace="team",
+            match=rules.Match(agent="ci-*", model="smart"),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("ttl: 10m, tool: 'tracker.*'", "a tool's answer is never kept"),
+        ("ttl: 600", "write it like 30s"),
+        ("ttl: 10m, namespace: world", "is not one of agent, team or fleet"),
+        ("model: smart", 'key "ttl" is missing'),
+    ],
+)
+def test_a_cache_that_could_not_be_is_refused(text: str, message: str) -> None:
+    (found,) = caches(text).findings
+    assert message in str(found)
+    assert found.file == CACHES
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def _used(annotation: Any, value: Any) -> Iterator[tuple[str, str]]:
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        if annotation.__module__ == policy.__name__:
+        if annotation.__module__.startswith(policy.__name__):
             return
         yield annotation
         for hint in typing.get_type_hints(annotation, include_extras=True).values():

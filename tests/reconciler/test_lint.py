@@ -1,5 +1,7 @@
 """Unattended readiness: every rule fires on what it is about, and on nothing else."""
 
+# ruff: noqa: E501 - tables read better with one row a line
+
 from __future__ import annotations
 
 import re
@@ -19,6 +21,7 @@ TODAY = date(2026, 11, 21)
 DOCS = Path(__file__).parents[2] / "docs" / "lint.md"
 AGENT = "agents/triage/agent.yaml"
 MODELS = "gateway/models.yaml"
+LOCK = "interlock.lock"
 SERVERS = "gateway/mcp-servers.yaml"
 OWNED = "teams:\n  payments: {members: [ines], owns: [interlock.yaml]}\n"
 """With this, nothing is left to say about the small fleet."""
@@ -97,7 +100,12 @@ def test_a_fleet_that_is_ready_has_no_findings() -> None:
         ("model-retires", [(MODELS, "id: small-1", 'id: small-1, retires: "2026-12-31"')], {}),
         ("single-target", [(MODELS, "[large, small]", "[large]")], {}),
         ("wide-key", [(MODELS, "hosts: [api.openai.com]", "hosts: [api.openai.com, a.b]")], {}),
-        ("unused-server", [], {"gateway/chat.yaml": POST}),
+        ("unused-server", [(LOCK, "tools: {tracker.open: fp-1}", "tools: {}")], {"gateway/chat.yaml": POST}),
+        ("unlocked-server", [(AGENT, SERVER_LINE, SERVER_LINE[:-1] + ", {name: chat, args: {channel: ci}}]"),
+                             (AGENT, '"mcp:tracker/api:changes"', '"mcp:tracker/api:changes", "mcp:chat/ci"')], {"gateway/chat.yaml": POST}),
+        ("unknown-price", [(MODELS, "large-1, price: {input: 3.00, output: 15.00}", "large-1")], {}),
+        ("unknown-price", [(MODELS, "small-1, price: {input: 0.80, output: 4.00}", "no-such-model")], {}),
+        ("one-provider", [(MODELS, "[large, small]", "[large, other]"), (MODELS, "  small: {", "  other: {provider: offline, id: o, price: {input: 1, output: 1}}\n  small: {")], {}),
     ],
 )  # fmt: skip
 def test_a_rule_fires_on_what_it_is_about(
@@ -107,6 +115,23 @@ def test_a_rule_fires_on_what_it_is_about(
     # A team without members is nobody: then nobody owns the fleet either.
     assert set(ids(found)) - ({"unowned-fleet"} if rule == "no-owner" else set()) == {rule}
     assert all(finding.fix and finding.message for finding in found)
+
+
+def test_a_price_of_the_table_is_known() -> None:
+    edit = (MODELS, "small-1, price: {input: 0.80, output: 4.00}", "gpt-5-mini")
+    assert lint(fleet_with(edit), TODAY) == ()
+
+
+def test_a_server_and_a_team_of_somebody_from_outside_are_in_use() -> None:
+    files: dict[str, str | bytes | None] = {
+        "gateway/chat.yaml": POST,
+        "gateway/principals.yaml": "principals:\n  - {name: ines, kind: person, team: idle, "
+        "servers: [chat]}\n",
+    }
+    fleet = fleet_with(
+        ("teams.yaml", "teams:\n", "teams:\n  idle: {members: [tom]}\n"), files=files
+    )
+    assert set(ids(lint(fleet, TODAY))) == {"unlocked-server"}
 
 
 def test_a_finding_points_at_the_line_that_is_to_change() -> None:

@@ -94,6 +94,23 @@ LOOSER = {
 }  # fmt: skip
 
 
+def test_a_tag_that_goes_asks_because_budgets_match_on_it_and_one_that_comes_does_not() -> None:
+    tagged = edit_owned(AGENT, "  team: payments\n", "  team: payments\n  tags: [batch]\n")
+    assert scopes(diff(tagged, owned())) == ["agent/triage"]
+    added = diff(owned(), tagged)
+    assert scopes(added) == []
+    assert "tags + `batch`" in added.agents[0].settings
+
+
+def test_parameters_that_the_platform_sets_ask_their_owners_and_say_what_they_are() -> None:
+    found = diff(
+        owned(), edit_owned(MODELS, "id: large-1,", "id: large-1, parameters: {top_k: 4},")
+    )
+    assert scopes(found) == ["model/large"]
+    texts = [leaf.text for agent in found.agents for leaf in agent.leaves]
+    assert texts == ["model `smart` (`large`, `small`): `large` top_k none → `4`"]
+
+
 def edit_owned(path: str, old: str, new: str) -> Side:
     files = {**FILES, **OWNED}
     assert old in files[path], f"{old!r} is not in {path}"
@@ -362,4 +379,4 @@ def test_the_format_of_what_is_stored_is_raised_with_its_shape() -> None:
         "facts": {name: sides.facts_of(agent) for name, agent in small.agents.items()},
         "units": {name: unit.value for name, unit in sides.units_of(small).items()},
     }
-    assert (sides.FORMAT, sides.short_hash(told)) == ("interlock.standing/1", "d782fea7b975")
+    assert (sides.FORMAT, sides.short_hash(told)) == ("interlock.standing/2", "c719aa0c3acb")

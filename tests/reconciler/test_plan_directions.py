@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policy import BudgetRule, Limits, Model, Provider, ToolClass, ToolServer, VirtualModel
-from gateway.policy.rules import Guardrail, RateLimit
+from gateway.policy.rules import Cache, Guardrail, RateLimit
 from gateway.values import Json
 from reconciler.config import CanaryPolicy, FirstReleasePolicy, GatePolicy, HarmPolicy
 from reconciler.plan import FLEET_AGENTS, units_of
 from reconciler.plan.directions import TABLE, compare
 from reconciler.plan.globs import covers, newly_allowed
+from reconciler.plan.units import GRANTS
 from runner.spec import SandboxSpec, Until
 from tests.support.small_fleet import fleet
 
@@ -35,6 +36,11 @@ CHANGES: list[tuple[str, str, Any, Any, bool]] = [
     ("budget", "agent", "ci-*", "*", False),
     ("budget", "each_agent", False, True, True),
     ("budget", "alert_at", [50, 80], [80], True),
+    ("budget", "limit", 5, None, True),
+    ("budget", "tokens", None, 100, False),
+    ("budget", "requests", 10, 20, True),
+    ("budget", "user", "*", "ines", True),
+    ("budget", "tag", "batch", "*", False),
     ("budget", "alert_at", [80], [50, 80], False),
     ("rate-limit", "requests", 10, 20, True),
     ("rate-limit", "window_ms", 60_000, 1_000, True),
@@ -52,9 +58,37 @@ CHANGES: list[tuple[str, str, Any, Any, bool]] = [
     ("model", "price", {"input": 3, "output": 15, "cached_input": None}, {"input": 4, "output": 15, "cached_input": None}, False),
     ("model", "price", {"input": 3, "output": 15, "cached_input": None}, {"input": 3, "output": 15, "cached_input": 1}, True),
     ("model", "price", {"input": 3, "output": 15, "cached_input": None}, None, True),
+    ("model", "price", {"input": 3, "output": 15, "cache_write": 4}, {"input": 3, "output": 15}, True),
+    ("model", "price", {"input": 3, "output": 15}, {"input": 3, "output": 15, "cache_write": 4, "audio_output": 20}, False),
+    ("model", "price", {"input": 3, "output": 15}, {"input": 3, "output": 15, "audio_input": 2}, True),
+    ("model", "parameters", {}, {"temperature": "0.2"}, True),
     ("model", "retires", "2027-01-01", None, False),
     ("virtual-model", "targets", ["a"], ["a", "b"], True),
     ("virtual-model", "targets", ["a", "b"], ["b", "a"], False),
+    ("virtual-model", "routing", "priority", "weight", False),
+    ("virtual-model", "parameters", {}, {"a": {"x": 1}}, True),
+    ("virtual-model", "retry.attempts", 2, 3, True),
+    ("virtual-model", "retry.attempts", 3, 1, False),
+    ("virtual-model", "retry.on", [429], [429, 503], True),
+    ("virtual-model", "fallback_on", [], [400], True),
+    ("virtual-model", "first_token_ms", 3000, None, True),
+    ("virtual-model", "sticky", "none", "run", False),
+    ("server", "command", ["a"], ["a", "b"], True),
+    ("server", "env", {}, {"A": {"env": "B"}}, True),
+    ("server", "oauth", None, {"token_url": "https://a.example"}, True),
+    ("server", "max_result_bytes", 1024, 2048, True),
+    ("server", "listing", "auto", "full", False),
+    ("provider", "tape", [], [{"request": "a"}], True),
+    ("provider", "apis", ["chat"], ["chat", "embeddings"], True),
+    ("provider", "apis", ["chat", "embeddings"], ["chat"], False),
+    ("provider", "apis", ["chat"], None, True),
+    ("provider", "max_concurrent", 10, None, True),
+    ("provider", "max_waiting", 20, 10, False),
+    ("cache", "ttl_ms", 1000, 2000, True),
+    ("cache", "namespace", "agent", "fleet", True),
+    ("cache", "namespace", "fleet", "team", False),
+    ("cache", "match.agent", "ci-*", "*", True),
+    ("cache", "match.model", None, "smart", False),
     ("tool", "access", ["write", "destructive"], ["write"], True),
     ("tool", "access", ["read"], ["read", "write"], False),
     ("tool", "trusted", False, True, True),
@@ -136,6 +170,10 @@ def test_a_gate_that_is_dropped_is_looser_and_one_that_is_added_is_not() -> None
     assert [d.looser for d in compare("rollout", {"gate": None}, {"gate": gate})] == [False]
 
 
+def test_a_cache_and_a_caller_from_outside_ask_when_they_are_new_and_not_when_they_go() -> None:
+    assert {"cache", "principal"} <= GRANTS
+
+
 def test_true_and_one_are_not_the_same() -> None:
     assert compare("tool", {"trusted": 0}, {"trusted": False}) != ()
 
@@ -149,6 +187,7 @@ MODELS = {
     "server": ToolServer,
     "rate-limit": RateLimit,
     "guardrail": Guardrail,
+    "cache": Cache,
     "limits": Limits,
     "sandbox": SandboxSpec,
     "until": Until,
@@ -190,6 +229,7 @@ def test_nothing_is_newly_allowed_by_the_same_globs(globs: list[str]) -> None:
 def test_the_reference_names_every_kind_of_shared_setting() -> None:
     page = (Path(__file__).parents[2] / "docs" / "plan.md").read_text(encoding="utf-8")
     units = {*units_of(fleet()), FLEET_AGENTS, "rate-limit/x", "guardrail/x"}
+    units |= {"cache/x", "principal/x"}
     kinds = {name if name.startswith("fleet/") else name.partition("/")[0] for name in units}
     missing = [kind for kind in sorted(kinds) if f"`{kind}" not in page]
     assert missing == []

@@ -23,6 +23,7 @@ from reconciler.tick.context import Declared
 ROOT = Path(__file__).resolve().parents[2] / "example-config-repo"
 AGENT = "agents/ci-triage/agent.yaml"
 TRIAGE = AgentName("ci-triage")
+SMART = "  smart: {targets: [offline-large], retry: {attempts: 3}}"
 
 
 def declared(edits: dict[str, tuple[str, str]]) -> Declared:
@@ -101,7 +102,7 @@ def test_a_model_the_platform_no_longer_has_is_gone_for_everybody(database: Data
     gone = declared(
         {
             AGENT: ("model: smart", "model: other-smart"),
-            "gateway/models.yaml": ("  smart: {targets: [offline-large]}\n", ""),
+            "gateway/models.yaml": (SMART, ""),
             "interlock.yaml": ("    model: smart\n", "    model: other-smart\n"),
             "teams.yaml": ("models: [smart]", "models: [other-smart]"),
         }

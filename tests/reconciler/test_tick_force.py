@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from gateway import access
-from reconciler.operations import Refused
+from reconciler.operations import Refused, oncall
 from reconciler.operations import approvals as deciding
 from reconciler.operations.approvals import approve
+from runner.spec import RunSpec
 from tests.support.config_world import ConfigWorld
 
 GRAB = ("agents/notes/agent.yaml", "tools: [list]", "tools: [list, open]")
@@ -44,6 +45,26 @@ def test_the_first_commit_is_the_baseline_and_nobody_is_asked(world: ConfigWorld
     assert world.stable("notes") is not None
     assert world.stable("triage") is not None
     assert len(world.audit("in_force.baseline")) == 1
+
+
+def test_a_live_run_carries_the_tags_in_force(world: ConfigWorld) -> None:
+    world.edit(
+        "agents/notes/agent.yaml", "  team: payments\n", "  team: payments\n  tags: [batch]\n"
+    )
+    world.settle()
+    before = world.stable("notes")
+    started = oncall.run(world.context, "notes", text="", actor="ines", token="one")
+    row = world.database.one("SELECT spec FROM runs WHERE run = :run", run=started.subject)
+    assert row is not None
+    assert RunSpec.model_validate_json(row["spec"]).tags == ("batch",)
+    world.edit("agents/notes/agent.yaml", "  tags: [batch]\n", "")
+    world.settle()
+    assert world.waiting() == ["agent/notes"]
+    assert world.stable("notes") == before
+    again = oncall.run(world.context, "notes", text="", actor="ines", token="two")
+    row = world.database.one("SELECT spec FROM runs WHERE run = :run", run=again.subject)
+    assert row is not None
+    assert RunSpec.model_validate_json(row["spec"]).tags == ("batch",)
 
 
 def test_a_change_that_loosens_nothing_goes_live_at_once(world: ConfigWorld) -> None:

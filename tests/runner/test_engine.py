@@ -623,6 +623,14 @@ def test_a_call_under_way_is_waited_for_before_its_token_is_revoked(worlds: Any)
     assert len(world.gateway.effects) == 1
 
 
+def test_budgets_know_a_run_by_its_tags(worlds: Any) -> None:
+    world = worlds(script(main=[DONE]))
+    run(world, run_spec(tags=("batch", "nightly")))
+    assert {row["tags"] for row in world.database.read("SELECT tags FROM tokens")} == {
+        "batch nightly"
+    }
+
+
 def test_tokens_of_an_earlier_lease_are_revoked_and_none_is_stored(worlds: Any) -> None:
     world = worlds(script(main=[call("shell", command="echo $T ilk_test_token_00000001"), DONE]))
     world.enqueue(run_spec())

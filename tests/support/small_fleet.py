@@ -36,7 +36,7 @@ providers:
   openai: {kind: openai, base_url: https://api.openai.com/v1, key: {env: KEY}, hosts: [api.openai.com]}
 models:
   large: {provider: offline, id: large-1, price: {input: 3.00, output: 15.00}}
-  small: {provider: openai, id: small-1}
+  small: {provider: openai, id: small-1, price: {input: 0.80, output: 4.00}}
 virtual_models:
   smart: {targets: [large, small]}
 """,

@@ -10,15 +10,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import anthropic
 import openai
 import pytest
+from pydantic import BaseModel
 
 from gateway.clock import SystemClock
 from gateway.database import Row
 from gateway.policy import (
     AgentPolicy,
+    Api,
     BudgetRule,
     Grants,
     Limits,
@@ -134,6 +137,52 @@ def test_the_anthropic_client_is_answered_by_the_same_model(served: Stage) -> No
     assert cached == first["cached_tokens"]
     assert paid(first) == (whole.usage.input_tokens + cached, whole.usage.output_tokens)
     assert paid(second)[1] == final.usage.output_tokens
+
+
+class Colour(BaseModel):
+    """A form that the server holds even a model of this size to."""
+
+    name: Literal["red", "green", "blue"]
+
+
+@pytest.mark.parametrize("api", ["chat", "responses", "messages"])
+def test_every_client_is_answered_whatever_the_server_is_asked_in(
+    tmp_path: Path, model_url: str, api: Api
+) -> None:
+    held = api == "chat"  # llama.cpp holds its answers to a schema in this API only
+    with Stage(tmp_path) as stage:
+        server = Provider(kind="openai", base_url=model_url, apis=(api,))
+        models = {"small": Model(provider="local", id=MODEL, price=PRICE)}
+        ceiling = AgentPolicy(team="platform", roles={"main": GRANTS})
+        stage.publish(Policy(providers={"local": server}, models=models), {"triage": ceiling})
+        stage.issue(principal(), GRANTS, token=TOKEN)
+        url = stage.start().ready["url"]
+        asked: Any = [{"role": "user", "content": "Say a colour."}]
+        form = {"text_format": Colour} if held else {}
+        with openai.OpenAI(base_url=url + "/v1", api_key=TOKEN, max_retries=0) as sdk:
+            chat = sdk.chat.completions.create(model="small", messages=asked, max_tokens=24)
+            responded = sdk.responses.parse(
+                model="small", input=asked, max_output_tokens=40, **form
+            )
+        with anthropic.Anthropic(base_url=url, api_key=TOKEN, max_retries=0) as claude:
+            said = claude.messages.parse(
+                model="small",
+                messages=asked,
+                max_tokens=40,
+                **({"output_format": Colour} if held else {}),
+            )
+            counted = claude.messages.count_tokens(model="small", messages=asked)
+        rows = stage.rows()
+    if held:
+        assert isinstance(responded.output_parsed, Colour)
+        assert isinstance(said.parsed_output, Colour)
+    assert responded.output_text
+    assert responded.status in ("completed", "incomplete")
+    assert chat.choices[0].message.content
+    assert said.content[0].type == "text"
+    assert 3 < counted.input_tokens < 100
+    assert [row["state"] for row in rows] == ["settled"] * 3
+    assert all(row["error"] is None and row["cost_nano"] > 0 for row in rows)
 
 
 def test_the_grant_clamps_what_the_model_may_say(served: Stage) -> None:

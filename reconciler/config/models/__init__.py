@@ -9,8 +9,10 @@ from reconciler.config.models.agent import AgentFile
 from reconciler.config.models.evals import CaseFile, RecordedFile, SentinelFile, SuiteFile
 from reconciler.config.models.fields import Document
 from reconciler.config.models.fleet import FleetFile, LockFile, TeamsFile
-from reconciler.config.models.platform import BudgetsFile, ModelsFile, ScriptFile, ServersFile
-from reconciler.config.models.rules import GuardrailsFile, RateLimitsFile
+from reconciler.config.models.platform import BudgetsFile, ModelsFile, ScriptFile
+from reconciler.config.models.principals import PrincipalsFile
+from reconciler.config.models.rules import CachesFile, GuardrailsFile, RateLimitsFile
+from reconciler.config.models.servers import ServersFile
 
 KINDS: dict[str, type[Document]] = {
     "fleet": FleetFile,
@@ -24,6 +26,8 @@ KINDS: dict[str, type[Document]] = {
     "budgets": BudgetsFile,
     "rate_limits": RateLimitsFile,
     "guardrails": GuardrailsFile,
+    "caches": CachesFile,
+    "principals": PrincipalsFile,
     "script": ScriptFile,
     "agent": AgentFile,
     "suite": SuiteFile,

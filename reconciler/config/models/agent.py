@@ -189,6 +189,8 @@ class Agent(Document):
     """Its name before: history, releases and claims go with it. No agent may have that name."""
     team: Name | None = None
     """The team that owns it."""
+    tags: list[Name] = []
+    """What budgets may match on besides."""
     model: Label | None = None
     """Model or virtual model; the fleet's default when left out."""
     parameters: dict[Name | Line, Parameter] = {}

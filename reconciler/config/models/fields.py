@@ -58,6 +58,14 @@ Label = Annotated[
     ),
 ]
 """Name of a model, provider or image; a person's login."""
+Login = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        "use letters, digits, '.', '_' and '-', at most 64 characters",
+    ),
+]
+"""Name of a person or a service that calls from outside a run."""
 ServerName = Annotated[
     str,
     _matching(

@@ -1,4 +1,5 @@
-"""The documents of gateway/: who serves models and tools, what they cost and what they may do.
+"""gateway/models.yaml and gateway/budgets.yaml: who serves models, what they cost, and what may be
+spent.
 
 What is written here becomes the models of gateway.policy, which is what the gateway reads.
 """
@@ -11,21 +12,22 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from gateway import policy as gateway
 from gateway.policy import Script
+from gateway.values import Millis
 from reconciler.config.models.fields import (
     Count,
     Document,
+    Duration,
     Label,
     Line,
     Name,
+    Parameter,
     Reference,
-    ServerName,
-    ToolName,
     Usd,
     UsdPerMillion,
-    whole_json,
 )
 
 
@@ -69,8 +71,9 @@ def hosts_allow(url: str | None, key: Secret | None, hosts: list[str]) -> None:
 class Provider(Document):
     """A place that serves models."""
 
-    kind: Literal["openai", "anthropic", "scripted"]
-    """The protocol it speaks; `scripted` is a set of rules, without network."""
+    kind: Literal["openai", "azure", "anthropic", "scripted", "cassette"]
+    """The protocol it speaks: `openai` is also Ollama, vLLM and whatever speaks like it. Without
+    network: `scripted` goes by rules, `cassette` plays recorded calls."""
     base_url: Url | None = None
     """Address of the API."""
     key: Secret | None = None
@@ -81,15 +84,40 @@ class Provider(Document):
     """Seconds without an answer after which a call fails."""
     script: Reference | None = None
     """File with `script:`; only with kind scripted."""
+    cassette: Reference | None = None
+    """File of recorded calls, one a line; only with kind cassette."""
+    apis: list[Literal["chat", "responses", "messages", "embeddings"]] | None = None
+    """What it can be asked in; left out: what its kind is known to have."""
+    api_version: Annotated[Line, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None
+    """Value of `api-version`; only with kind azure."""
+    max_concurrent: Count | None = None
+    """Calls at once; more wait, and teams take turns. Left out: as many as come."""
+    max_waiting: Annotated[int, Field(ge=0, le=100_000)] = 256
+    """Calls of one team that may wait for a place; one more is refused."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Provider:
-        if (self.kind == "scripted") != (self.script is not None):
-            raise ValueError("a scripted provider, and no other, has a script")
-        if self.kind != "scripted" and self.base_url is None:
+        offline = {"scripted": "script", "cassette": "cassette"}
+        for kind, key in offline.items():
+            if (self.kind == kind) != (getattr(self, key) is not None):
+                raise ValueError(f"a {kind} provider, and no other, has a {key}")
+        if self.kind not in offline and self.base_url is None:
             raise ValueError("base_url is missing")
+        if (self.kind == "azure") != (self.api_version is not None):
+            raise ValueError(
+                "an azure provider, and no other, has an api_version, such as 2024-10-21"
+            )
+        if self.apis is not None and not self.apis:
+            raise ValueError("apis is empty; leave it out for all that the kind has")
         hosts_allow(self.base_url, self.key, self.hosts)
         return self
+
+    def provider(
+        self, *, script: gateway.Script | None, tape: tuple[gateway.TapeEntry, ...]
+    ) -> gateway.Provider:
+        """The provider as the gateway knows it, with what its files say."""
+        fields = self.model_dump(exclude={"script", "cassette"})
+        return gateway.Provider(**fields, script=script, tape=tape)
 
 
 class Price(Document):
@@ -101,6 +129,15 @@ class Price(Document):
     """Output tokens."""
     cached_input: UsdPerMillion | None = None
     """Input tokens read from the provider's cache; as input when left out."""
+    cache_write: UsdPerMillion | None = None
+    """Input tokens written into the provider's cache; as input when left out."""
+    audio_input: UsdPerMillion | None = None
+    """Input tokens of audio; as input when left out."""
+    audio_output: UsdPerMillion | None = None
+    """Output tokens of audio; as output when left out."""
+
+
+Parameters = dict[Name | Line, Parameter]
 
 
 class Model(Document):
@@ -114,15 +151,101 @@ class Model(Document):
     """Dollars per million tokens."""
     max_output_tokens: Count = 4096
     """Most output tokens of one call."""
+    parameters: Parameters = {}
+    """Model parameters, put over what the caller says; they decide behaviour, so a change of them
+    is gated."""
     retires: Annotated[Line, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
     """Date (in quotes or not, 2027-01-31) after which the provider no longer serves it."""
+
+
+Status = Annotated[int, Field(ge=400, le=599)]
+"""An HTTP status that says that a call failed."""
+
+
+class Retry(Document):
+    """When a target is asked again before the next one is."""
+
+    attempts: Annotated[Count, Field(le=10)] = 2
+    """How often a target is asked in all; 1 is no retry."""
+    backoff: Duration = Millis(250)
+    """Wait before the second attempt, at most; doubled for each after it."""
+    max_backoff: Duration = Millis(8_000)
+    """The longest wait, also where the provider says Retry-After."""
+    on: list[Status] = [408, 429, 500, 503, 529]
+    """HTTP statuses after which a target is asked again; no connection counts as 503."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Retry:
+        if self.max_backoff < self.backoff:
+            raise ValueError("max_backoff is shorter than backoff; raise it")
+        return self
+
+
+class Target(Document):
+    """A model behind a virtual one."""
+
+    model: Label
+    """Name of a model."""
+    weight: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Its part of the calls, in proportion to the others'; 1 when left out. Only with
+    `routing: weight`; 0 is never chosen first."""
+    parameters: Parameters = {}
+    """Model parameters, put over the model's own."""
+
+
+def _plain_target(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
 
 
 class VirtualModel(Document):
     """A name that agents use, for one or more models."""
 
-    targets: Annotated[list[Label], Field(min_length=1)]
-    """Models, tried in this order."""
+    targets: Annotated[list[Annotated[Target, BeforeValidator(_plain_target)]], Field(min_length=1)]
+    """Models: names, or names with their weight and parameters."""
+    routing: Literal["priority", "weight", "latency"] = "priority"
+    """Which target is asked first: in the order given, by chance in proportion to `weight`, or the
+    one that answered fastest lately."""
+    retry: Retry = Retry()
+    """When a target is asked again."""
+    fallback_on: list[Status] = []
+    """HTTP statuses after which the next target is asked although the provider calls them final,
+    such as 400 of a prompt that is too long for the first."""
+    first_token: Duration | None = None
+    """Longest wait for the first token before the next target is asked."""
+    sticky: Literal["none", "run", "agent"] = "none"
+    """Whose calls stay with the target that served them last, as long as it is well."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> VirtualModel:
+        names = [target.model for target in self.targets]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is listed twice; remove one of them")
+        weights = [target.weight for target in self.targets]
+        if self.routing != "weight" and any(weight is not None for weight in weights):
+            raise ValueError("weights do nothing without routing: weight; add it, or remove them")
+        if self.routing == "weight" and all(weight == 0 for weight in weights):
+            raise ValueError("every weight is 0, so none could be chosen; raise one")
+        return self
+
+    def virtual(self) -> gateway.VirtualModel:
+        """The virtual model as the gateway knows it."""
+        retry = self.retry
+        return gateway.VirtualModel(
+            targets=tuple(target.model for target in self.targets),
+            routing=self.routing,
+            weights={t.model: t.weight for t in self.targets if t.weight not in (None, 1)},
+            parameters={t.model: dict(t.parameters) for t in self.targets if t.parameters},
+            retry=gateway.Retry(
+                attempts=retry.attempts,
+                backoff_ms=Millis(retry.backoff),
+                max_backoff_ms=Millis(retry.max_backoff),
+                on=tuple(sorted(set(retry.on))),
+            ),
+            fallback_on=tuple(sorted(set(self.fallback_on))),
+            first_token_ms=None if self.first_token is None else Millis(self.first_token),
+            sticky=self.sticky,
+        )
 
 
 class ModelsFile(Document):
@@ -143,95 +266,29 @@ class ScriptFile(Document):
     """Rules over the conversation, as in `example-config-repo/gateway/scripts/`."""
 
 
-class Tool(Document):
-    """Classification of one tool."""
-
-    access: list[Literal["read", "write", "destructive", "egress"]] = ["write", "egress"]
-    """What it does to the world; unclassified is write and egress."""
-    idempotent: bool = False
-    """Whether it may be sent again when it is not known whether it happened."""
-    trusted: bool = False
-    """Whether its results are written by people we trust."""
-    sensitivity: Literal["public", "internal", "secret"] = "internal"
-    """Who may read its results."""
-    description: str = ""
-    """What the model is told about it."""
-    input_schema: Annotated[dict[str, Any], AfterValidator(whole_json)] = {"type": "object"}
-    """JSON Schema of its arguments."""
-
-
-class ToolDefaults(Document):
-    """What holds for tools of a server that do not say it themselves."""
-
-    access: list[Literal["read", "write", "destructive", "egress"]] | None = None
-    """What they do to the world."""
-    idempotent: bool | None = None
-    """Whether they may be sent again when it is not known whether it happened."""
-    trusted: bool | None = None
-    """Whether their results are written by people we trust."""
-    sensitivity: Literal["public", "internal", "secret"] | None = None
-    """Who may read their results."""
-
-
-class Server(Document):
-    """An MCP server reached over Streamable HTTP."""
-
-    url: Url
-    """Its address."""
-    key: Secret | None = None
-    """Reference to its token."""
-    header: Annotated[Line, Field(pattern=r"^[A-Za-z0-9-]+$")] = "Authorization"
-    """HTTP header the token is sent in."""
-    hosts: list[Line] = []
-    """Hosts the token may be sent to."""
-    timeout_seconds: Annotated[Count, Field(le=3600)] = 60
-    """Seconds without an answer after which a call fails."""
-    defaults: ToolDefaults = ToolDefaults()
-    """What holds for its tools that do not say it themselves."""
-    tools: dict[ToolName, Tool] = {}
-    """Its tools, each classified."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Server:
-        hosts_allow(self.url, self.key, self.hosts)
-        return self
-
-    def classified(self) -> dict[str, dict[str, Any]]:
-        """Its tools by name, each with what it says itself, else what the server says."""
-        shared = self.defaults.model_dump(exclude_none=True)
-        return {
-            name: {
-                **tool.model_dump(),
-                **{k: v for k, v in shared.items() if k not in tool.model_fields_set},
-            }
-            for name, tool in self.tools.items()
-        }
-
-
-class ServersFile(Document):
-    """gateway/mcp-servers.yaml"""
-
-    servers: dict[ServerName, Server]
-    """Servers by name."""
-    destructive: list[Line] = []
-    """Globs over `server.tool` that are destructive whatever the server says."""
-
-
 class Budget(Document):
-    """A limit on money. Every budget that matches a call must have room for it."""
+    """A limit on money, tokens or calls. Every budget that matches a call must have room for it."""
 
     name: Name
     """Name of the budget, as refusals state it."""
-    limit: Usd
+    limit: Usd | None = None
     """Dollars per window."""
+    tokens: Count | None = None
+    """Tokens of model calls per window."""
+    requests: Count | None = None
+    """Model calls per window."""
     window: Literal["run", "day", "week", "month", "quarter"]
     """Over what it is counted; calendar windows are UTC."""
     agent: Line = "*"
     """Glob over agent names."""
     team: Line = "*"
     """Glob over team names."""
+    user: Line = "*"
+    """Glob over the people that runs and calls are for."""
     model: Line = "*"
     """Glob over model names."""
+    tag: Line = "*"
+    """Glob over tags, one of which must match."""
     purpose: Literal["*", "live", "eval"] = "*"
     """Live runs, evals, or both."""
     mode: Literal["enforce", "audit"] = "enforce"
@@ -240,6 +297,12 @@ class Budget(Document):
     """Percentages of the limit at which an alert is recorded."""
     each_agent: bool = False
     """Whether every matching agent has the limit for itself, or they share it."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Budget:
+        if self.limit is None and self.tokens is None and self.requests is None:
+            raise ValueError("give limit (dollars), tokens, requests or several of them")
+        return self
 
 
 class BudgetsFile(Document):

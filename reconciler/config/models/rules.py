@@ -1,4 +1,5 @@
-"""gateway/rate-limits.yaml and gateway/guardrails.yaml: what every call is held to besides money.
+"""gateway/rate-limits.yaml, guardrails.yaml and caches.yaml: what every call is held to besides
+money, and which calls are answered from what was answered before.
 
 What is written here becomes the models of gateway.policy.rules. A rule that could never apply,
 such as a number of tokens for a tool, is refused: it would look like a protection and be none.
@@ -271,6 +272,39 @@ class GuardrailsFile(Document):
 
     guardrails: list[Guardrail]
     """Guardrails."""
+
+
+class Cache(Document):
+    """Whose equal requests to models are answered from what was answered before; never evals."""
+
+    name: Name
+    """Name of the cache."""
+    ttl: Duration
+    """How long an answer is given again."""
+    namespace: Literal["agent", "team", "fleet"] = "agent"
+    """Who shares an answer: one agent's calls, those of a team, or everybody's."""
+    agent: Line = "*"
+    """Glob over agent names."""
+    team: Line = "*"
+    """Glob over team names."""
+    model: Line | None = None
+    """Glob over model names; every model when left out."""
+
+    def rule(self) -> gateway.Cache:
+        """The cache as the gateway knows it."""
+        return gateway.Cache(
+            name=self.name,
+            ttl_ms=Millis(self.ttl),
+            namespace=self.namespace,
+            match=gateway.Match(agent=self.agent, team=self.team, model=self.model),
+        )
+
+
+class CachesFile(Document):
+    """gateway/caches.yaml"""
+
+    caches: list[Cache]
+    """Caches."""
 
 
 def _one_kind(model: str | None, tool: str | None) -> None:

@@ -39,7 +39,10 @@ def no_budget(desk: Desk) -> Iterator[Hit]:
     enforced = [
         rule
         for rule in budgets_of(desk.facts.fleet, desk.agent)
-        if rule.mode == "enforce" and rule.window is not Window.RUN
+        if rule.mode == "enforce"
+        and rule.window is not Window.RUN
+        and rule.limit is not None
+        and (rule.user, rule.tag) == ("*", "*")
     ]
     models = sorted({t for role in desk.agent.participants for t in platform.targets(role.model)})
     free = [m for m in models if not any(fnmatchcase(m, rule.model) for rule in enforced)]

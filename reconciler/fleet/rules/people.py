@@ -36,6 +36,7 @@ def unused_team(facts: Facts) -> Iterator[Hit]:
     """A team that owns neither an agent nor a path."""
     fleet = facts.fleet
     used = {agent.team for agent in fleet.agents.values()}
+    used |= {principal.team for principal in fleet.principals.values()}
     mentioned = {o.removeprefix("@").rpartition("/")[2] for r in fleet.owners for o in r.owners}
     for name, team in sorted(fleet.teams.items()):
         if name not in used and not team.owns and name not in mentioned:

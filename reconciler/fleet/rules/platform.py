@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from gateway.policy import Provider, ToolServer
+from gateway.pricing import price_of
+from gateway.values import Millis
 from reconciler.findings import Severity, quoted
 from reconciler.fleet import touches
 from reconciler.fleet.rules import Facts, Hit, fleet_rule, named
@@ -59,6 +61,76 @@ def single_target(facts: Facts) -> Iterator[Hit]:
 
 
 @fleet_rule(
+    "one-provider", Severity.INFO, "when that provider does not answer, none of its models does"
+)
+def one_provider(facts: Facts) -> Iterator[Hit]:
+    """A virtual model of several targets that one provider serves."""
+    platform = facts.fleet.platform
+    for name, virtual in sorted(platform.virtual_models.items()):
+        targets = set(virtual.targets)
+        providers = {platform.models[target].provider for target in targets}
+        if len(targets) > 1 and len(providers) == 1:
+            yield Hit(
+                facts.place("model", name, MODELS),
+                f"every target of {quoted(name)} is served by provider {quoted(providers.pop())}",
+                "add a target of another provider",
+            )
+
+
+@fleet_rule(
+    "unknown-price",
+    Severity.WARNING,
+    "money is limited, and a call whose price nobody knows is refused",
+)
+def unknown_price(facts: Facts) -> Iterator[Hit]:
+    """A model in use that has no price here and none in the price table."""
+    platform = facts.fleet.platform
+    used = {
+        target
+        for agent in facts.fleet.agents.values()
+        for use in touches.models_of(facts.fleet, agent)
+        for target in use.targets
+    }
+    used |= {t for p in facts.fleet.principals.values() for m in p.models
+             for t in platform.targets(m)}  # fmt: skip
+    noon = datetime.combine(facts.today, time(12), UTC)
+    now = Millis(int(noon.timestamp() * 1000))
+    for name in sorted(used):
+        model = platform.models[name]
+        provider = platform.providers[model.provider]
+        offline = provider.kind in ("scripted", "cassette")
+        if model.price is None and (offline or price_of(model, provider, "", now) is None):
+            yield Hit(
+                facts.place("model", name, MODELS),
+                f"nobody knows the price of model {quoted(name)}: under a budget or a limit of "
+                "cost every call of it is refused",
+                "add price: {input: …, output: …}, in dollars per million tokens",
+            )
+
+
+@fleet_rule(
+    "unlocked-server",
+    Severity.WARNING,
+    "a tool that is not locked may be described otherwise tomorrow, and models read descriptions",
+)
+def unlocked_server(facts: Facts) -> Iterator[Hit]:
+    """A server of which no tool is locked, in a fleet that locks tools."""
+    servers = facts.fleet.platform.servers
+    locked = {
+        name
+        for name, server in servers.items()
+        if any(tool.fingerprint is not None for tool in server.tools.values())
+    }
+    for name in sorted(servers.keys() - locked) if locked else ():
+        if servers[name].tools:
+            yield Hit(
+                facts.place("server", name, SERVERS),
+                f"no tool of server {quoted(name)} is in interlock.lock",
+                "run `interlock lock` where the gateway reaches it",
+            )
+
+
+@fleet_rule(
     "wide-key", Severity.WARNING, "a key that may go to more hosts than it is for can be led astray"
 )
 def wide_key(facts: Facts) -> Iterator[Hit]:
@@ -80,8 +152,10 @@ def wide_key(facts: Facts) -> Iterator[Hit]:
 
 @fleet_rule("unused-server", Severity.INFO, "what nobody uses still holds a key and a promise")
 def unused_server(facts: Facts) -> Iterator[Hit]:
-    """A tool server that no agent reaches."""
+    """A tool server that no agent reaches, and nobody from outside."""
     used = {server for agent in facts.fleet.agents.values() for server in touches.servers_of(agent)}
+    outside = facts.fleet.principals.values()
+    used |= {tool.partition(".")[0] for principal in outside for tool in principal.tools}
     for name in sorted(set(facts.fleet.platform.servers) - used):
         yield Hit(
             facts.place("server", name, SERVERS),
