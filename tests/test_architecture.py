@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("gateway", "runner", "reconciler")
 
 PURE = (
-    "gateway.backtest",
+    "gateway.backtest.replay",
     "gateway.budgets",
     "gateway.limits.limiter",
     "gateway.policy",

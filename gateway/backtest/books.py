@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from gateway import budgets, pricing
@@ -67,10 +69,11 @@ class Books:
         if not checks:
             return YES
         price = self.price(target)
+        cost = _worst(price, call)
         if price is None and any(c.limit_nano is not None for c, _ in checks):
             return Verdict(Reason.PRICE, target)
         tokens = call.input_tokens + call.output_tokens
-        worst = price.worst(call.input_tokens, call.output_tokens) if price else 0
+        worst = cost(call.input_tokens, call.output_tokens)
         for ceiling, total in checks:
             nano, most, times = ceiling.limit_nano, ceiling.limit_tokens, ceiling.limit_requests
             if (
@@ -85,7 +88,7 @@ class Books:
         answer = budgets.admit(
             [ceiling for ceiling, _ in checks],
             {ceiling.meter: total for ceiling, total in checks},
-            cost=price.worst if price else lambda _input, _output: 0,
+            cost=cost,
             input_tokens=call.input_tokens,
             wanted_output=call.output_tokens,
         )
@@ -143,4 +146,17 @@ class Books:
 
 
 def _usage(call: RecordedCall) -> Usage:
-    return Usage(call.input_tokens, call.output_tokens, call.cached_tokens, call.reasoning_tokens)
+    return Usage(
+        call.input_tokens,
+        call.output_tokens,
+        call.cached_tokens,
+        call.reasoning_tokens,
+        call.cache_write_tokens,
+    )
+
+
+def _worst(price: PriceList | None, call: RecordedCall) -> Callable[[int, int], int]:
+    """What so many tokens can cost. What the call did not do it did not ask for."""
+    if price is None:
+        return lambda _input, _output: 0
+    return partial(price.worst, cache_writes=call.cache_write_tokens > 0, audio=False)

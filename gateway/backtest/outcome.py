@@ -21,6 +21,7 @@ class Reason(StrEnum):
     PRICE = "price"
     BUDGET = "budget"
     RATE = "rate_limit"
+    GUARDRAIL = "guardrail"
     APPROVAL = "approval"
     """Not refused: a person is asked."""
 

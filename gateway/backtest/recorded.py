@@ -14,9 +14,10 @@ class RecordedCall(NamedTuple):
     """One attempt of a live run that was sent (a row of the ledger), or a tool call that was
     refused (the journal).
 
-    `arguments` are None where nobody recorded them. `booked`: it costs what was booked for it,
-    whatever the price, because its answer was lost (then its tokens are those reserved) or came
-    from a cache.
+    `arguments` and `result` (of a tool call) are None where nobody recorded them. `booked`: it
+    costs what was booked for it, whatever the price, because its answer was lost (then its tokens
+    are those reserved), came from a cache of ours, or had sound in it (the ledger does not tell
+    heard from spoken).
     """
 
     run: str
@@ -33,10 +34,12 @@ class RecordedCall(NamedTuple):
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
     booked: bool = False
     user: str | None = None
     tags: tuple[str, ...] = ()
     arguments: Mapping[str, Any] | None = None
+    result: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,13 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One policy, and who is declared under it. `agent` finds an agent by the name that its calls
-    were recorded under: a renamed one is found by both of its names."""
+    """One policy, and who is declared under it.
+
+    `agent` finds an agent by the name that its calls were recorded under: a renamed one is found
+    by both of its names. `guard` is the name of the guardrail that refuses a tool call or its
+    result, if one does (`guarded`); without it guardrails are not asked.
+    """
 
     policy: Policy
     agent: Callable[[str], Agent | None]
+    guard: Callable[[RecordedCall, Agent], str | None] | None = None

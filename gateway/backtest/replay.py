@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from gateway.backtest.books import KEPT, Books
-from gateway.backtest.outcome import AgentOutcome, Outcome, Told
+from gateway.backtest.outcome import AgentOutcome, Outcome, Reason, Told
 from gateway.backtest.recorded import Agent, RecordedCall, Side
-from gateway.backtest.verdicts import YES, Verdict, Way, now_served_by, of_tool, served_by, way_of
+from gateway.backtest.verdicts import Verdict, Way, now_served_by, of_tool, served_by, way_of
 from gateway.values import CallKey, Millis, NanoUSD, RunId, StepPath
 
 EXAMPLES: Final = 5
@@ -159,9 +159,17 @@ class _Replay:
 
     @staticmethod
     def _roomy(books: Books, call: RecordedCall, agent: Agent | None, verdict: Verdict) -> Verdict:
-        """The verdict, if it is a no; else what the rate limits say. They count it anyway."""
-        room = books.limited(call, agent, call.target) if agent else YES
-        return room if verdict.reason is None else verdict
+        """The verdict, if it is a no; else what rate limits and guardrails say. The limits count
+        the call anyway."""
+        if agent is None:
+            return verdict
+        room = books.limited(call, agent, call.target)
+        if verdict.reason is None:
+            verdict = room
+        if books.side.guard is not None and verdict.rank < Verdict(Reason.GUARDRAIL).rank:
+            rule = books.side.guard(call, agent)
+            return verdict if rule is None else Verdict(Reason.GUARDRAIL, rule)
+        return verdict
 
     def _count(self, call: RecordedCall, then: Verdict, now: Verdict) -> _Tally:
         tally = self._tallies.get(call.agent)

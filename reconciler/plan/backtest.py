@@ -13,7 +13,7 @@ from gateway.backtest import Agent, AgentOutcome, Outcome
 from gateway.backtest import Side as Policies
 from gateway.values import AgentName, Json, Millis
 from reconciler.config import Fleet
-from reconciler.config.policy import ceiling
+from reconciler.config.policy import ceiling, external
 from reconciler.plan.changes import Plan
 
 DAY_MS = 86_400_000
@@ -85,6 +85,9 @@ def policies_of(
 
     def find(recorded: str) -> Agent | None:
         name = AgentName(recorded)
+        caller = fleet.principals.get(name)
+        if caller is not None:
+            return Agent(caller.name, external(caller, fleet.platform))
         config = fleet.agents.get(renamed.get(name, name))
         if config is None:
             return live.agent(name) if live is not None and name in broken else None
@@ -102,7 +105,7 @@ def enforced_differs(before: Policies, after: Policies, plan: Plan) -> bool:
         then = before.agent(change.former or change.name)
         if then is not None and then != after.agent(change.former or change.name):
             return True
-    return False
+    return any(change.name.startswith("principal/") for change in plan.units)
 
 
 def _object(value: Json) -> dict[str, Json]:

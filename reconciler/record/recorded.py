@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from gateway.backtest import RecordedCall, backtest
 from gateway.backtest import Side as Policies
+from gateway.backtest.guarded import guarded
 from gateway.database import Row, Transaction
 from gateway.refusals import Code
 from gateway.values import Millis
@@ -44,8 +46,9 @@ _FROM: Final = (
 _COLUMNS: Final = (
     "run, step, call, kind, state, calls.agent AS agent, role, reserved_at, asked, target,"
     " cost_nano, reserved_tokens, input_tokens, output_tokens, cached_tokens, reasoning_tokens,"
-    " for_user, tags, cached_from"
+    " for_user, tags, cached_from, cache_write_tokens, audio_tokens"
 )
+_RESULT: Final = "CASE WHEN kind = 'tool' THEN response END"
 
 
 def replay(
@@ -61,21 +64,32 @@ def replay(
     them. None when there were none."""
     asked = Millis(now - back)
     since = _newest(tx, asked, now, most)
-    calls = recorded(tx, since, now)
+    if before.policy.guardrails != after.policy.guardrails:
+        # The only thing that reads whole results; where the rules are the same, so is their say.
+        calls = recorded(tx, since, now, results=True)
+        before, after = (
+            replace(side, guard=guarded(side.policy.guardrails)) for side in (before, after)
+        )
+    else:
+        calls = recorded(tx, since, now)
     outcome = backtest(calls, before=before, after=after, priced_at=now)
     if outcome.first is None:
         return None
     return Backtest(outcome, since, now, cut=since > asked)
 
 
-def recorded(tx: Transaction, since: Millis, until: Millis) -> Iterator[RecordedCall]:
+def recorded(
+    tx: Transaction, since: Millis, until: Millis, *, results: bool = False
+) -> Iterator[RecordedCall]:
     """Live calls that were sent from `since` until `until` (exclusive), in order, and the tool
-    calls of the same runs that were refused. A day of them is in memory at a time."""
+    calls of the same runs that were refused. A day of them is in memory at a time. `results`:
+    with what tools answered."""
+    columns = f"{_COLUMNS}, {_RESULT if results else 'NULL'} AS result"
     known: set[Key] = set()
     while since < until:
         end = Millis(min(until, (since // DAY_MS + 1) * DAY_MS))
         rows = tx.read(
-            _FROM.format(_COLUMNS) + " ORDER BY reserved_at, run, step, call, attempt",
+            _FROM.format(columns) + " ORDER BY reserved_at, run, step, call, attempt",
             since=since,
             until=end,
         )
@@ -143,10 +157,12 @@ def _sent(row: Row, asked: Intent) -> RecordedCall:
         output_tokens=0 if lost else row["output_tokens"] or 0,
         cached_tokens=row["cached_tokens"] or 0,
         reasoning_tokens=row["reasoning_tokens"] or 0,
-        booked=lost or row["cached_from"] is not None,
+        cache_write_tokens=row["cache_write_tokens"] or 0,
+        booked=lost or row["cached_from"] is not None or bool(row["audio_tokens"]),
         user=row["for_user"],
         tags=tuple((row["tags"] or "").split()),
         arguments=asked.get("arguments"),
+        result=json.loads(row["result"]) if row["result"] else None,
     )
 
 

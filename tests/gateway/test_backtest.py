@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gateway.backtest import AgentOutcome, Reason, RecordedCall, Side, backtest
-from gateway.policy import BudgetRule, Grants, Limits, Policy, RateLimit, ToolGrant, VirtualModel
+from gateway.backtest.guarded import guarded
+from gateway.policy import (
+    BudgetRule,
+    Grants,
+    Guardrail,
+    Limits,
+    Policy,
+    Price,
+    RateLimit,
+    ToolGrant,
+    VirtualModel,
+)
 from gateway.policy import Window as Over
+from gateway.policy.rules import Hook, HttpCheck, RegexCheck
 from gateway.values import Millis, NanoUSD
 from tests.support.recordings import (
     AT,
@@ -251,3 +264,39 @@ def test_a_renamed_agent_is_found_by_its_recorded_name() -> None:
 def test_nothing_recorded_comes_to_nothing() -> None:
     found = backtest([], before=side(), after=side(), priced_at=AT)
     assert (found.agents, found.calls, found.first) == ((), 0, None)
+
+
+def _secretive(*hooks: Hook) -> Side:
+    rule = Guardrail(name="no-keys", hooks=hooks, check=RegexCheck(pattern="key-[0-9]+"))
+    changed = side(policy(guardrails=(rule,)))
+    return replace(changed, guard=guarded(changed.policy.guardrails))
+
+
+def test_a_guardrail_denies_the_arguments_and_the_results_that_it_refuses() -> None:
+    answer = {"content": [{"type": "text", "text": "it is key-7"}]}
+    calls = [
+        did("tracker.list", {"query": "key-12"}),
+        did("tracker.list", {"query": "all"}, 1, result=answer),
+        did("tracker.list", None, 2),
+        asked(3),
+    ]
+    both = replay(calls, _secretive(Hook.TOOL_INPUT, Hook.TOOL_OUTPUT))
+    assert denied(both) == [(Reason.GUARDRAIL, "no-keys", 2)]
+    assert denied(replay(calls, _secretive(Hook.TOOL_OUTPUT))) == [(Reason.GUARDRAIL, "no-keys", 1)]
+
+
+def test_a_service_is_not_asked_about_the_past() -> None:
+    http = HttpCheck(url="https://x.example", hosts=("x.example",), timeout_ms=Millis(1))
+    rule = Guardrail(name="asks", hooks=(Hook.TOOL_INPUT,), check=http)
+    changed = replace(side(policy(guardrails=(rule,))), guard=guarded((rule,)))
+    assert replay([did("tracker.list", {"query": "x"})], changed).denied == ()
+
+
+def test_input_written_to_a_cache_is_paid_as_that() -> None:
+    dear = POLICY.models["large"].model_copy(
+        update={"price": Price(input=NanoUSD(1), output=NanoUSD(1), cache_write=NanoUSD(3))}
+    )
+    found = replay(
+        [asked(cache_write_tokens=400)], side(policy(models={**POLICY.models, "large": dear}))
+    )
+    assert found.after_nano == 500 + 3 * 400 + 100

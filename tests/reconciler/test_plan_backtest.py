@@ -67,7 +67,8 @@ CHANGES = {
     "wider": [(AGENT, "project: northwind-*", 'project: "*"')],
     "gone": [(AGENT, "tools: [open, list]", "tools: [open]")],
     "cheaper": [(MODELS, "price: {input: 3.00, output: 15.00}", "price: {input: 1, output: 5}")],
-    "unpriced": [(MODELS, "targets: [large, small]", "targets: [small, large]")],
+    "order": [(MODELS, "targets: [large, small]", "targets: [small, large]")],
+    "unpriced": [(MODELS, ", price: {input: 3.00, output: 15.00}", "")],
     "budget": [
         ("gateway/budgets.yaml", "window: month, limit: 200", "window: day, limit: 0.02"),
         (AGENT, "harness: {max_steps: 30,", "harness: {max_steps: 30, max_cost_per_run: 0.02,"),

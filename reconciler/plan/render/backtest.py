@@ -21,6 +21,7 @@ _DENIED: Final = {
     Reason.PRICE: "nobody knows the price of {}, and a budget limits cost",
     Reason.BUDGET: "budget {} is spent",
     Reason.RATE: "rate limit {} has no room",
+    Reason.GUARDRAIL: "guardrail {} refuses what it finds",
     Reason.APPROVAL: "{} waits for an approval",
 }
 _ALLOWED: Final = {
@@ -31,6 +32,7 @@ _ALLOWED: Final = {
     Reason.PRICE: "the price of {} is known, or no budget asks for it",
     Reason.BUDGET: "budget {} covers it",
     Reason.RATE: "rate limit {} has room",
+    Reason.GUARDRAIL: "guardrail {} lets it pass",
     Reason.APPROVAL: "{} waits for nobody any more",
 }
 RUN: Final = "run"
