@@ -207,3 +207,47 @@ def test_an_agent_in_error_keeps_what_is_live_and_is_not_told_of(run: Run, tmp_p
     file.write_text(file.read_text().replace("skills: [python]", "skills: [pithon]"))
     (agent,) = document(run("--json"))["backtest"]["agents"]
     assert agent["newly_denied"] == []
+
+
+def test_a_renamed_agent_is_found_by_the_name_that_its_calls_have() -> None:
+    renamed = small_fleet.FILES[AGENT].replace("name: triage", "name: sorting\n  formerly: triage")
+    after = policies_of(small_fleet.fleet(small_fleet.tree({AGENT: renamed})))
+    found = after.agent("triage")
+    assert found is not None
+    assert found.name == "sorting"
+
+
+def test_callers_from_outside_are_held_against_what_is_declared_for_them() -> None:
+    path = "gateway/principals.yaml"
+    text = "principals:\n  - {name: ines, kind: person, team: payments, models: [smart, small]}\n"
+    before = small_fleet.fleet(small_fleet.tree({path: text}))
+    after = small_fleet.fleet(small_fleet.tree({path: text.replace("smart, small", "small")}))
+    one, two = policies_of(before), policies_of(after)
+    plan = diff(
+        side_of(before, compile_fleet(before), {}, "a"),
+        side_of(after, compile_fleet(after), {}, "b"),
+    )
+    assert enforced_differs(one, two, plan)
+    then, now = one.agent("user:ines"), two.agent("user:ines")
+    assert then is not None
+    assert now is not None
+    assert "smart" in then.policy.roles["main"].models
+    assert "smart" not in now.policy.roles["main"].models
+
+
+def test_a_new_agent_has_no_calls_to_replay() -> None:
+    path = "agents/other/agent.yaml"
+    new = small_fleet.fleet(
+        small_fleet.tree(
+            {
+                path: "agent: {name: other, team: payments, instructions: ./other.md}\n"
+                "trigger: manual\n",
+                "agents/other/other.md": "Look around.\n",
+            }
+        )
+    )
+    old = small_fleet.fleet()
+    plan = diff(
+        side_of(old, compile_fleet(old), {}, "a"), side_of(new, compile_fleet(new), {}, "b")
+    )
+    assert not enforced_differs(policies_of(old), policies_of(new), plan)
