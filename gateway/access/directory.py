@@ -70,6 +70,11 @@ class Directory:
         self._known = _Known(now)
         return True
 
+    @property
+    def known_policy(self) -> InForce | None:
+        """The policy in force as far as anybody has asked for it."""
+        return self._known.policy
+
     def in_force(self, reader: Reader) -> InForce:
         """The policy in force. Raises Refusal (no_policy)."""
         known = self._known

@@ -333,8 +333,10 @@ class Ledger:
         then, meters = self._open.pop(_identity(row), (None, None))
         if then is not None:
             self._ends.append(ended)
-        elif tx.execute(_END, **ended) == 0:
-            return False
+        else:
+            self.write(tx)
+            if tx.execute(_END, **ended) == 0:
+                return False
         if meters is None or then is not rules:
             meters = rules.meters(budgets.charge_of(row))
         held = {**row, "state": "reserved"} if row["state"] != "reserved" else row

@@ -81,6 +81,18 @@ class Windows:
         if len(self._totals) > MOST_KEPT:
             self._totals.clear()
 
+    def levels(self, rules: Rules, now: int) -> list[tuple[BudgetRule, str, Total]]:
+        """What is known in memory of each calendar rule's window around `now`, by scope. May be
+        asked from any thread: it is a picture, not a decision."""
+        by_name = {budgets.rule_id(rule): rule for rule in rules.rules}
+        return [
+            (rule, meter.scope, total)
+            for meter, total in tuple(self._totals.items())
+            if meter.start
+            and (rule := by_name.get(meter.rule)) is not None
+            and meter.start == budgets.window_of(rule.window, now)[0]
+        ]
+
     def forget(self) -> None:
         """Memory may be wrong (a commit failed, or another process wrote): look it up again."""
         self._totals.clear()

@@ -36,7 +36,7 @@ from gateway.providers.services import services
 from gateway.providers.upstream import Upstream
 from gateway.refusals import Refusal
 from gateway.routing import Failure
-from gateway.telemetry import Readings, Telemetry
+from gateway.telemetry import BudgetLevel, Readings, Telemetry
 from gateway.values import Clock, Millis
 
 __all__ = ["Door", "Head", "Memory", "recover"]
@@ -80,6 +80,7 @@ class Door:
         """What is asked at every scrape of the metrics."""
         return Readings(
             reservations=lambda: self._memory.ledger.open,
+            budgets=self._levels,
             waiting=lambda: {
                 name: waiting for name, (_, waiting) in self.models.lanes.occupancy().items()
             },
@@ -88,6 +89,21 @@ class Door:
                 for each in self.models.router.standing(self._clock.now())
             },
         )
+
+    def _levels(self) -> list[BudgetLevel]:
+        policy = self._memory.directory.known_policy
+        if policy is None:
+            return []
+        levels = self._memory.ledger.windows.levels(policy.rules, self._clock.now())
+        return [
+            BudgetLevel(
+                rule.name,
+                total.held_nano + total.spent_nano,
+                rule.limit,
+                scope if rule.each_agent else "",
+            )
+            for rule, scope, total in levels
+        ]
 
     def load(self, database: Database) -> None:
         """Go on with the rate limits where the last process stood."""

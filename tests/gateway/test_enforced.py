@@ -388,3 +388,13 @@ def test_tools_that_the_provider_would_carry_out_are_taken_out(
     sent = fake.requests[0][2]
     assert sent["tools"] == [mine]
     assert "mcp_servers" not in sent
+
+
+def test_metrics_say_where_a_budget_stands(served: Stage, fake: FakeProvider) -> None:
+    rule = BudgetRule(name="day", limit=NanoUSD(10**9), window=Window.DAY)
+    served.publish(world(fake, budgets=(rule,)))
+    said(served, "?", model="gpt")
+    text = served.get("/metrics", token=None).body.decode()
+    spent = (12 * 10 + 3 * 100) / 10**9
+    assert f'interlock_budget_spent_dollars{{agent="",rule="day"}} {spent}' in text
+    assert 'interlock_budget_limit_dollars{agent="",rule="day"} 1.0' in text

@@ -44,7 +44,7 @@ class Stage:
         return [json.loads(line) for line in self.stream.getvalue().splitlines()]
 
     def answer(self, number: int = 0) -> None:
-        self.log.answered(call(number), Finished({}, 5, 3, 4, replayed=False))
+        self.log.answered(call(number), Finished(5, 3, 4, replayed=False))
 
 
 def call(number: int = 0) -> LiveCall:

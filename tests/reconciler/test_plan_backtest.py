@@ -240,7 +240,8 @@ def test_a_new_agent_has_no_calls_to_replay() -> None:
     new = small_fleet.fleet(
         small_fleet.tree(
             {
-                path: "agent: {name: other, team: payments, instructions: ./other.md}\n"
+                path: "agent: {name: other, team: payments, instructions: ./other.md,"
+                " rollout: ungated}\n"
                 "trigger: manual\n",
                 "agents/other/other.md": "Look around.\n",
             }
