@@ -1,4 +1,4 @@
-"""Which recorded calls a changed policy would now refuse, let through, or serve elsewhere. Pure.
+"""Which recorded calls a changed policy would now refuse, let through, or serve elsewhere.
 
 Every recorded call is held against two sides, what is in force and what a change asks for, by the
 very rules of the door: `routing.targets`, `catalogue.check`, `limits`, `pricing` and `budgets`.

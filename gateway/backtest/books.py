@@ -64,20 +64,18 @@ class Books:
         price = self.price(target)
         return price.cost(_usage(call)) if price else 0
 
-    def objection(self, call: RecordedCall, target: str, checks: Checks) -> Verdict:
-        """Whether price and budgets let a call of this target through, as things stand."""
+    def objection(self, call: RecordedCall, target: str, cost: int, checks: Checks) -> Verdict:
+        """Whether price and budgets let a call of this target and cost through, as things are."""
         if not checks:
             return YES
         price = self.price(target)
-        cost = _worst(price, call)
         if price is None and any(c.limit_nano is not None for c, _ in checks):
             return Verdict(Reason.PRICE, target)
         tokens = call.input_tokens + call.output_tokens
-        worst = cost(call.input_tokens, call.output_tokens)
         for ceiling, total in checks:
             nano, most, times = ceiling.limit_nano, ceiling.limit_tokens, ceiling.limit_requests
             if (
-                (nano is not None and total.spent_nano + worst > nano)
+                (nano is not None and total.spent_nano + cost > nano)
                 or (most is not None and total.spent_tokens + tokens > most)
                 or (times is not None and total.spent_requests >= times)
             ):
@@ -88,7 +86,7 @@ class Books:
         answer = budgets.admit(
             [ceiling for ceiling, _ in checks],
             {ceiling.meter: total for ceiling, total in checks},
-            cost=cost,
+            cost=_worst(price, call),
             input_tokens=call.input_tokens,
             wanted_output=call.output_tokens,
         )

@@ -2,7 +2,7 @@
 
 What went to models is not recorded, only its hash, and what they said is kept in many dialects;
 services are not asked about the past. So rules at those hooks and of kind `http` are left out.
-This module is apart from the others, which are pure: guardrails keep time and can wait.
+This module is apart from the others, which only decide: guardrails keep time and can wait.
 """
 
 from __future__ import annotations

@@ -113,10 +113,10 @@ class _Replay:
         room = books.limited(call, agent, target)
         verdict = room if way.verdict.reason is None else way.verdict
         checks, counting = books.counted(call, agent, way.grants, target)
-        if verdict.reason is None:
-            verdict = books.objection(call, target, checks)
         other = self._after if books is self._before else self._before
         cost = (books if way.targets else other).cost(call, target)
+        if verdict.reason is None:
+            verdict = books.objection(call, target, cost, checks)
         tokens = call.input_tokens + call.output_tokens
         for total in counting:
             total.spent_nano += cost

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from gateway.backtest import Agent, AgentOutcome, Outcome
-from gateway.backtest import Side as Policies
+from gateway.backtest.outcome import AgentOutcome, Outcome
+from gateway.backtest.recorded import Agent
+from gateway.backtest.recorded import Side as Policies
 from gateway.values import AgentName, Json, Millis
 from reconciler.config import Fleet
 from reconciler.config.policy import ceiling, external

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from gateway.backtest import AgentOutcome, Reason, Told
+from gateway.backtest.outcome import AgentOutcome, Reason, Told
 from reconciler.plan.backtest import DAY_MS, Backtest
 from reconciler.plan.phrases import listed, plural, tick
 from reconciler.plan.render.summary import usd
