@@ -33,7 +33,7 @@ class Books:
         self._rules = Rules(side.policy.budgets)
         self._priced_at = priced_at
         self._agents: dict[str, Agent | None] = {}
-        self._prices: dict[str, PriceList | None] = {}
+        self._prices: dict[tuple[str, bool], PriceList | None] = {}
         self._totals: dict[Meter, Total] = {}
         self._limiter = Limiter()
         self._over: dict[Any, tuple[Checks, tuple[Total, ...]]] = {}
@@ -44,31 +44,34 @@ class Books:
             self._agents[name] = self.side.agent(name)
         return self._agents[name]
 
-    def price(self, target: str) -> PriceList | None:
+    def price(self, call: RecordedCall, target: str) -> PriceList | None:
         """What a model costs; None: nobody knows, or there is no such model."""
-        if target not in self._prices:
+        key = (target, call.embeddings)
+        if key not in self._prices:
             model = self.policy.models.get(target)
             provider = self.policy.providers.get(model.provider) if model else None
-            self._prices[target] = (
-                pricing.price_of(model, provider, self._digest, self._priced_at)
+            self._prices[key] = (
+                pricing.price_of(
+                    model, provider, self._digest, self._priced_at, embeddings=call.embeddings
+                )
                 if model and provider
                 else None
             )
-        return self._prices[target]
+        return self._prices[key]
 
     def cost(self, call: RecordedCall, target: str) -> int:
         """What the call costs here: nothing where the price is not known, as booked where that
         does not follow from tokens."""
         if call.booked:
             return call.cost_nano
-        price = self.price(target)
+        price = self.price(call, target)
         return price.cost(_usage(call)) if price else 0
 
     def objection(self, call: RecordedCall, target: str, cost: int, checks: Checks) -> Verdict:
         """Whether price and budgets let a call of this target and cost through, as things are."""
         if not checks:
             return YES
-        price = self.price(target)
+        price = self.price(call, target)
         if price is None and any(c.limit_nano is not None for c, _ in checks):
             return Verdict(Reason.PRICE, target)
         tokens = call.input_tokens + call.output_tokens

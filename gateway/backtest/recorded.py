@@ -36,6 +36,7 @@ class RecordedCall(NamedTuple):
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
     booked: bool = False
+    embeddings: bool = False
     user: str | None = None
     tags: tuple[str, ...] = ()
     arguments: Mapping[str, Any] | None = None

@@ -102,7 +102,7 @@ class _Replay:
             tally.before += then.cost
         if now.verdict.reason is None:
             tally.after += now.cost
-            tally.unpriced += not call.booked and self._after.price(now_served) is None
+            tally.unpriced += not call.booked and self._after.price(call, now_served) is None
             if then.verdict.reason is None and served != now_served:
                 tally.rerouted[served, now_served] += 1
 

@@ -13,7 +13,6 @@ from typing import Any, Final, TypeAlias
 
 from gateway.backtest import RecordedCall, backtest
 from gateway.backtest import Side as Policies
-from gateway.backtest.guarded import guarded
 from gateway.database import Row, Transaction
 from gateway.refusals import Code
 from gateway.values import Millis
@@ -46,7 +45,7 @@ _FROM: Final = (
 _COLUMNS: Final = (
     "run, step, call, kind, state, calls.agent AS agent, role, reserved_at, asked, target,"
     " cost_nano, reserved_tokens, input_tokens, output_tokens, cached_tokens, reasoning_tokens,"
-    " for_user, tags, cached_from, cache_write_tokens, audio_tokens"
+    " for_user, tags, cached_from, cache_write_tokens, audio_tokens, api"
 )
 _RESULT: Final = "CASE WHEN kind = 'tool' THEN response END"
 
@@ -66,6 +65,8 @@ def replay(
     since = _newest(tx, asked, now, most)
     if before.policy.guardrails != after.policy.guardrails:
         # The only thing that reads whole results; where the rules are the same, so is their say.
+        from gateway.backtest.guarded import guarded  # slow to import, and seldom needed
+
         calls = recorded(tx, since, now, results=True)
         before, after = (
             replace(side, guard=guarded(side.policy.guardrails)) for side in (before, after)
@@ -158,6 +159,7 @@ def _sent(row: Row, asked: Intent) -> RecordedCall:
         cached_tokens=row["cached_tokens"] or 0,
         reasoning_tokens=row["reasoning_tokens"] or 0,
         cache_write_tokens=row["cache_write_tokens"] or 0,
+        embeddings=row["api"] == "embeddings",
         booked=lost or row["cached_from"] is not None or bool(row["audio_tokens"]),
         user=row["for_user"],
         tags=tuple((row["tags"] or "").split()),

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backtest import RecordedCall
+from gateway.backtest import Reason, RecordedCall
 from gateway.database import Transaction
+from gateway.policy import Guardrail
+from gateway.policy.rules import Hook, RegexCheck
 from gateway.values import Millis, Purpose
 from reconciler.record.recorded import recorded, replay
 from tests.support.record import add_call, add_run, add_step, new_database
-from tests.support.recordings import side
+from tests.support.recordings import POLICY, side
 
 NOW = Millis(1_795_500_000_000)
 HOUR = 3_600_000
@@ -126,3 +128,30 @@ def test_older_calls_are_not_looked_at(tx: Transaction) -> None:
     steps = "\n".join(row["detail"] for row in plan)
     assert "calls_by_agent (agent=? AND reserved_at>? AND reserved_at<?)" in steps
     assert "SCAN calls" not in steps
+
+
+def test_results_of_tools_are_read_only_where_guardrails_change(tx: Transaction) -> None:
+    run = run_at(tx, 1, calls=0)
+    add_call(tx, run, "1", at=NOW - HOUR, kind="tool", target="tracker.list", cost=0)
+    assert [c.result for c in read(tx)] == [None]
+    assert next(iter(recorded(tx, Millis(NOW - DAY), NOW, results=True))).result is not None
+    rule = Guardrail(name="no-raw", hooks=(Hook.TOOL_OUTPUT,), check=RegexCheck(pattern="Bearer"))
+    tx.execute(
+        "UPDATE calls SET response = :text",
+        text='{"content": [{"type": "text", "text": "Bearer x"}], "isError": false}',
+    )
+    guarded = side(POLICY.model_copy(update={"guardrails": (rule,)}))
+    found = replay(tx, side(), guarded, now=NOW)
+    assert found is not None
+    assert [(t.reason, t.about) for t in found.outcome.agents[0].denied] == [
+        (Reason.GUARDRAIL, "no-raw")
+    ]
+    back = replay(tx, guarded, side(), now=NOW)
+    assert back is not None
+    assert [t.reason for t in back.outcome.agents[0].allowed] == [Reason.GUARDRAIL]
+
+
+def test_embeddings_are_told_apart(tx: Transaction) -> None:
+    run = run_at(tx, 1)
+    tx.execute("UPDATE calls SET api = 'embeddings' WHERE run = :run", run=run)
+    assert [c.embeddings for c in read(tx)] == [True]
