@@ -37,16 +37,12 @@ class Keyring:
         """
         if reference is None:
             return None
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        if host not in hosts and f"{host}:{port}" not in hosts:
-            raise Refusal(
-                Code.PROVIDER_ERROR,
-                f"the key for {host} is not sent: the policy allows it for "
-                f"{', '.join(hosts) or 'no host'} only. Add the host to `hosts`, or correct the "
-                "address.",
-            )
+        bound_to(url, hosts)
+        return self.read(reference)
+
+    def read(self, reference: SecretRef) -> str:
+        """The secret itself. Raises Refusal (provider_error) when it is not there; the message
+        names the reference, never the value."""
         if reference.env is not None:
             value = self._environment.get(reference.env, "")
             where = f"environment variable {reference.env}"
@@ -60,10 +56,29 @@ class Keyring:
                 f"no key: {where} is empty or missing in the gateway's process. Set it and "
                 "start the gateway again.",
             )
-        if value not in self._known:
-            self._known.add(value)
-            self._found(value)
+        self.learn(value)
         return value
+
+    def learn(self, secret: str) -> None:
+        """Make a secret known that was not found here, such as a token that was asked for."""
+        if secret not in self._known:
+            self._known.add(secret)
+            self._found(secret)
+
+
+def bound_to(url: str, hosts: tuple[str, ...]) -> None:
+    """Raises Refusal (provider_error) unless a key may be sent to `url`: `hosts` is where it may
+    go, `name` (any port) or `name:port`."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if host not in hosts and f"{host}:{port}" not in hosts:
+        raise Refusal(
+            Code.PROVIDER_ERROR,
+            f"the key for {host} is not sent: the policy allows it for "
+            f"{', '.join(hosts) or 'no host'} only. Add the host to `hosts`, or correct the "
+            "address.",
+        )
 
 
 def allowed_hosts(hosts: tuple[str, ...], base_url: str) -> tuple[str, ...]:

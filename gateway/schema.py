@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from gateway import calls
+from gateway.mcp.schema import MIGRATIONS as MCP
 
-MIGRATIONS = (*calls.MIGRATIONS,)
+MIGRATIONS = (*calls.MIGRATIONS, *MCP)

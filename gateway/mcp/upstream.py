@@ -1,42 +1,67 @@
-"""Real tool servers: an MCP client over Streamable HTTP, one session per server.
+"""Real tool servers: one face for all of them, whatever their transport and era.
 
-Initialised once, on first use; initialised again when the server has forgotten the session. What
-is unclear after a failure is decided here: a call that surely did not reach the tool is
-`Failure(done=False)`, anything else after sending is `done=True`.
+What is unclear after a failure is decided here: a call that surely did not reach the tool is
+`Failure(done=False)`, anything else after sending is `done=True`. And the lock is held here: a
+tool that does not describe itself as it was locked is closed, whoever may call it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
-from gateway.keys import allowed_hosts
+from gateway.clock import SystemClock
+from gateway.mcp import results
+from gateway.mcp.client import Catalogue, Client
+from gateway.mcp.connection import Connection, Handshake
+from gateway.mcp.fingerprints import TOOL_NAME, Observed, changed
+from gateway.mcp.http import HttpConnection
+from gateway.mcp.oauth import Tokens, Vault
 from gateway.mcp.recorded import result
-from gateway.mcp.server import VERSIONS
-from gateway.policy import ToolServer
-from gateway.providers.upstream import Answer, Upstream
-from gateway.refusals import Code
+from gateway.mcp.revisions import META_EFFECT, MODERN, parameter_headers
+from gateway.mcp.stdio import StdioConnection
+from gateway.policy import Access, ToolClass, ToolServer
+from gateway.providers.upstream import Upstream
+from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
+from gateway.values import Clock
+
+CHECKED_FOR_MS: Final = 300_000
+"""How long a catalogue is taken for true."""
+CHECKED_FOR_WRITES_MS: Final = 60_000
+"""The same, before a tool that changes anything is called."""
+
+DESCRIBE_SECONDS, SILENT_FOR_MS = 5.0, 30_000
+"""How long a listing waits for a server's words, and leaves one in peace that did not answer."""
+
+OnDrift: TypeAlias = Callable[[str, str, str, str], None]
+"""(server, tool, locked fingerprint, the one seen or "" when it is gone): once for each."""
 
 
-@dataclass(slots=True)
-class _Session:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    ready: bool = False
-    headers: dict[str, str] = field(default_factory=dict)
+def _nobody_listens(_server: str, _tool: str, _locked: str, _seen: str) -> None:
+    return None
 
 
 class Servers:
-    """Calls tools on real servers; keeps their sessions."""
+    """Calls tools on real servers; keeps their connections, catalogues and tokens."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        clock: Clock | None = None,
+        *,
+        vault: Vault | None = None,
+        on_drift: OnDrift = _nobody_listens,
+    ) -> None:
         self._upstream = upstream
-        self._sessions: dict[tuple[str, str], _Session] = {}
-        self._ids = itertools.count(1)
+        self._clock = clock or SystemClock()
+        self._tokens = Tokens(upstream, self._clock, vault)
+        self._on_drift = on_drift
+        self._clients: dict[tuple[str, str, tuple[str, ...], str], Client] = {}
+        self._policies: dict[str, ToolServer] = {}
+        self._silent: dict[str, int] = {}
+        """Server to the time before which a listing does not ask it again."""
 
     async def call(
         self,
@@ -46,143 +71,181 @@ class Servers:
         arguments: Mapping[str, Any],
         *,
         effect_key: str | None,
+        user: str | None = None,
     ) -> dict[str, Any]:
-        """The MCP tool result. Raises routing.Failure, Refusal (key not sent).
+        """The MCP tool result, however large (`results.fit`).
 
-        The effect key travels twice: as `Idempotency-Key` for servers that look at HTTP, and in
-        `_meta` for those that look at MCP.
+        Raises Refusal: tool_changed, no_delegation, unknown_tool, provider_error (a secret is
+        missing or may not go there): nothing was sent. Raises routing.Failure. The effect key
+        travels twice: as `Idempotency-Key` for servers that look at HTTP, and in `_meta` for
+        those that look at MCP.
         """
-        session = self._sessions.setdefault((name, server.url), _Session())
-        await self._initialise(session, name, server)
+        client = await self._client(name, server, user)
         params: dict[str, Any] = {"name": tool, "arguments": dict(arguments)}
         headers: dict[str, str] = {}
         if effect_key is not None:
-            params["_meta"] = {"interlock/effect-key": effect_key}
+            params["_meta"] = {META_EFFECT: effect_key}
             headers["idempotency-key"] = effect_key
-        try:
-            reply = await self._request(session, name, server, "tools/call", params, headers)
-        except _SessionLost:
-            # 404 for a session means that the server did not take the message (transports,
-            # session management): it is safe to send it once more in a new one.
-            session.ready = False
-            await self._initialise(session, name, server)
-            try:
-                reply = await self._request(session, name, server, "tools/call", params, headers)
-            except _SessionLost:
-                raise Failure(
-                    f"tool server {name} forgets its sessions at once", done=False
-                ) from None
+        reply = await self._sent(client, name, server, tool, params, headers)
         if "error" in reply:
             error = reply["error"]
             return result(f"{error.get('message')} (code {error.get('code')})", error=True)
-        found = reply.get("result")
-        if not isinstance(found, dict):
-            raise Failure(f"tool server {name} answered without a result", done=True)
+        return results.checked(reply.get("result"), client.where)
+
+    async def look(
+        self, name: str, server: ToolServer, tool: str, *, user: str | None = None
+    ) -> Observed | None:
+        """What the server says of a tool, for `catalogue.check` to tighten by; asked of the server
+        at most every CHECKED_FOR_MS, or CHECKED_FOR_WRITES_MS.
+
+        None: it says nothing, and nothing is locked. Raises Refusal (tool_changed, no_delegation,
+        …), and Failure (not done) when the lock cannot be checked.
+        """
+        client = await self._client(name, server, user)
+        return (await self._unchanged(client, name, server, tool))[0]
+
+    async def catalogue(
+        self, name: str, server: ToolServer, *, user: str | None = None, max_age_ms: int = 0
+    ) -> list[Observed]:
+        """Everything the server offers that can be used, by name. Raises Failure (not done),
+        Refusal."""
+        found = await (await self._client(name, server, user)).listed(max_age_ms)
+        return [found.tools[tool] for tool in sorted(found.tools)]
+
+    async def describe(self, servers: Mapping[str, ToolServer]) -> None:
+        """Have `seen` know these servers, as far as they answer. Never raises for one of them:
+        a listing must not fail because a server is down."""
+
+        async def ask(name: str, server: ToolServer) -> None:
+            per_user = server.oauth is not None and server.oauth.per_user
+            if per_user or self._clock.now() < self._silent.get(name, 0):
+                return  # nobody's view of a server that is used as a person exists
+            try:
+                async with asyncio.timeout(DESCRIBE_SECONDS):
+                    await self.catalogue(name, server, max_age_ms=CHECKED_FOR_MS)
+            except (Failure, Refusal, TimeoutError):
+                self._silent[name] = self._clock.now() + SILENT_FOR_MS
+
+        await asyncio.gather(*(ask(name, server) for name, server in servers.items()))
+
+    def seen(self) -> dict[str, Mapping[str, Observed]]:
+        """What each server was last seen to offer, as `catalogue.listing` takes it."""
+        found: dict[str, Mapping[str, Observed]] = {}
+        for (name, _, _, user), client in self._clients.items():
+            if client.catalogue is not None and (not user or name not in found):
+                found[name] = client.catalogue.tools
         return found
 
-    async def _initialise(self, session: _Session, name: str, server: ToolServer) -> None:
-        async with session.lock:
-            if session.ready:
-                return
-            session.headers.clear()
-            params = {
-                "protocolVersion": VERSIONS[0],
-                "capabilities": {},
-                "clientInfo": {"name": "interlock-gateway", "version": "1"},
-            }
-            try:
-                reply = await self._request(session, name, server, "initialize", params, {})
-                if "error" in reply:
-                    raise Failure(f"tool server {name} refused to initialize", done=False)
-                version = (reply.get("result") or {}).get("protocolVersion", VERSIONS[0])
-                session.headers["mcp-protocol-version"] = version
-                await self._request(session, name, server, "notifications/initialized", None, {})
-            except _SessionLost:
-                raise Failure(f"tool server {name} answered HTTP 404", done=False) from None
-            except Failure as failure:
-                # Whatever went wrong, no tool has been called yet.
-                raise Failure(
-                    failure.message,
-                    done=False,
-                    code=failure.code,
-                    retry_after=failure.retry_after,
-                ) from None
-            session.ready = True
+    async def close(self) -> None:
+        """End every child process and session."""
+        clients, self._clients = list(self._clients.values()), {}
+        await asyncio.gather(*(client.close() for client in clients))
 
-    async def _request(
+    # --- inside -------------------------------------------------------------------------------
+
+    async def _sent(
         self,
-        session: _Session,
+        client: Client,
         name: str,
         server: ToolServer,
-        method: str,
-        params: Mapping[str, Any] | None,
+        tool: str,
+        params: Mapping[str, Any],
         headers: Mapping[str, str],
     ) -> dict[str, Any]:
-        """One message; `params` None makes it a notification, which has no answer."""
-        secret = self._upstream.keyring.find(
-            server.key, url=server.url, hosts=allowed_hosts(server.hosts, server.url)
+        """The response to a call, sent to the very server whose lock was looked at: one that was
+        started again, or has forgotten us, may be another version of itself."""
+        for _ in range(3):
+            seen, epoch = await self._unchanged(client, name, server, tool)
+            mirrored: dict[str, str] = {}
+            if seen is not None and client.connection.version in MODERN:
+                mirrored = parameter_headers(seen.input_schema, params["arguments"])
+            try:
+                return await client.call(params, {**headers, **mirrored}, epoch)
+            except Handshake:
+                continue
+        raise Failure(f"{client.where} forgets its sessions at once", done=False)
+
+    async def _unchanged(
+        self, client: Client, name: str, server: ToolServer, tool: str
+    ) -> tuple[Observed | None, int | None]:
+        """The tool as its server describes it, if that is as it was locked, and the epoch in which
+        it does; None for what could not be asked and need not be."""
+        if not TOOL_NAME.fullmatch(tool):
+            raise Refusal(Code.UNKNOWN_TOOL, f"{tool[:80]!a} is not the name of a tool")
+        kind = server.tools.get(tool, ToolClass())
+        reads = set(kind.access) == {Access.READ}
+        try:
+            known = await client.listed(CHECKED_FOR_MS if reads else CHECKED_FOR_WRITES_MS)
+        except Failure as failure:
+            # Without a lock the list only makes a class stricter, and shows in which headers
+            # arguments go: a server that cannot list may still be called.
+            if kind.fingerprint is None and client.connection.version is not None:
+                return None, None
+            raise Failure(
+                failure.message, done=False, code=failure.code, retry_after=failure.retry_after
+            ) from None
+        seen = known.tools.get(tool)
+        if kind.fingerprint is None:
+            return seen, known.epoch
+        if seen is not None and seen.fingerprint == kind.fingerprint:
+            client.matched[tool] = seen
+            return seen, known.epoch
+        raise self._drifted(client, known, name, tool, kind)
+
+    def _drifted(
+        self, client: Client, known: Catalogue, name: str, tool: str, kind: ToolClass
+    ) -> Refusal:
+        seen, locked = known.tools.get(tool), kind.fingerprint or ""
+        before = client.matched.get(tool)
+        if before is not None and before.fingerprint != locked:
+            before = None
+        now = seen.fingerprint if seen else ""
+        if client.alerted.get(tool) != f"{locked} {now}":
+            client.alerted[tool] = f"{locked} {now}"
+            self._on_drift(name, tool, locked, now)
+        return Refusal(
+            Code.TOOL_CHANGED,
+            f"tool {name}.{tool} is closed: {changed(locked, seen, before, kind.description)} "
+            "since interlock.lock was written. Look at the change, then run `interlock lock` and "
+            "merge what it writes.",
         )
-        message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
-        if params is not None:
-            message |= {"id": next(self._ids), "params": params}
-        sent = {"accept": "application/json, text/event-stream", **session.headers, **headers}
-        if secret:
-            plain = server.header.lower() == "authorization" and " " not in secret
-            sent[server.header] = f"Bearer {secret}" if plain else secret
-        async with self._upstream.post(
-            server.url,
-            message,
-            headers=sent,
-            where=f"tool server {name}",
-            seconds=server.timeout_seconds,
-            secret=secret,
-        ) as answer:
-            if answer.status == 404 and "mcp-session-id" in session.headers:
-                raise _SessionLost
-            if answer.status >= 400:
-                raise await _failure(answer)
-            if method == "initialize" and (identity := answer.header("mcp-session-id")):
-                session.headers["mcp-session-id"] = identity
-            if params is None:
-                return {}
-            return await _reply(answer, message["id"])
+
+    async def _client(self, name: str, server: ToolServer, user: str | None) -> Client:
+        """The client of a server, made when it is first needed."""
+        person = (user or "") if server.oauth is not None and server.oauth.per_user else ""
+        key = (name, server.url, server.command, person)
+        self._policies[name] = server
+        client = self._clients.get(key)
+        if client is None:
+            client = self._make(name, server, person or None)
+            self._clients[key] = client
+            # The policy has moved the server: nobody will ask the old one for anything.
+            for other in [k for k in self._clients if k[0] == name and k[1:3] != key[1:3]]:
+                await self._clients.pop(other).close()
+        client.seconds = server.timeout_seconds
+        return client
+
+    def _make(self, name: str, server: ToolServer, person: str | None) -> Client:
+        def policy() -> ToolServer:
+            return self._policies[name]
+
+        def note(method: str) -> None:
+            client.note(method)
+
+        connection: Connection
+        if server.command:
+            keyring = self._upstream.keyring
+            connection = StdioConnection(name, policy, keyring, self._clock, note)
+        else:
+            connection = HttpConnection(name, policy, self._upstream, self._tokens, person, note)
+        client = Client(name, connection, self._clock)
+        return client
 
 
-class _SessionLost(Exception):
-    """The server does not know our session any more."""
-
-
-async def _failure(answer: Answer) -> Failure:
-    if answer.status in (401, 403):
-        return Failure(
-            f"{answer.where} refused the gateway's key (HTTP {answer.status})", done=False
-        )
-    text = f"{answer.where} answered HTTP {answer.status}: {await answer.brief()}"
-    busy = answer.status == 429
-    return Failure(
-        text,
-        done=answer.status >= 500 and answer.status != 503,
-        code=Code.PROVIDER_BUSY if busy else Code.PROVIDER_ERROR,
-        retry_after=answer.retry_after,
-    )
-
-
-async def _reply(answer: Answer, identity: int) -> dict[str, Any]:
-    """The response with our id, from a JSON body or out of an event stream."""
-    if "text/event-stream" in (answer.header("content-type") or ""):
-        async for _, data in answer.events():
-            found = _message(data, answer.where)
-            if found.get("id") == identity:
-                return found
-        raise Failure(f"{answer.where} ended its stream without an answer", done=True)
-    return _message(await answer.text(), answer.where)
-
-
-def _message(text: str, where: str) -> dict[str, Any]:
+async def observe(name: str, server: ToolServer, upstream: Upstream) -> list[Observed]:
+    """What a server offers now, over a connection of its own: what `interlock lock` writes down."""
+    servers = Servers(upstream)
     try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise Failure(f"{where} did not answer with a JSON-RPC object", done=True)
-    return value
+        return await servers.catalogue(name, server)
+    finally:
+        await servers.close()

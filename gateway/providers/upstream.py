@@ -290,16 +290,18 @@ class Upstream:
         not `done` when no connection was made, `done` when the request left and no answer came.
         """
         data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-        request = self._request(url, data, headers, where).build_streamed()
+        # Nothing is read ahead: the client would hold the answer back until it has 64 KiB of it.
+        request = self._request(url, data, headers, where).streamed_read_buffer_limit(0)
+        streamed = request.build_streamed()
         try:
             async with asyncio.timeout(seconds):
-                response = await request.__aenter__()
+                response = await streamed.__aenter__()
         except (PyreqwestError, TimeoutError) as error:
             raise _lost(error, where) from None
         try:
             yield Answer(response, where, seconds, secret)
         finally:
-            await request.__aexit__(None, None, None)
+            await streamed.__aexit__(None, None, None)
 
     def _request(
         self,

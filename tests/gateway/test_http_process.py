@@ -151,9 +151,11 @@ def test_a_stream_whose_client_goes_away_in_the_middle_is_settled_with_its_usage
     stop = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
     usage = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 9}}
 
+    waited: list[bool] = []
+
     def stream(handler: Any) -> None:
         handler.begin(sse(piece))
-        go.wait(30)
+        waited.append(go.wait(30))
         for _ in range(100):
             handler.wfile.write(sse(piece))
         handler.wfile.write(sse(stop, usage, "[DONE]"))
@@ -167,6 +169,7 @@ def test_a_stream_whose_client_goes_away_in_the_middle_is_settled_with_its_usage
     upstream.arrived.get(timeout=30)
     go.set()
     until(lambda: not open_rows(served), "the call is still open")
+    assert waited == [True], "the first word reaches the client before the provider says the next"
     (row,) = [row for row in served.rows() if row["step"] == "middle"]
     assert (row["state"], row["input_tokens"], row["output_tokens"]) == ("settled", 7, 9)
     assert row["cost_nano"] == 7 * 10 + 9 * 100

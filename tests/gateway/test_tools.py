@@ -260,7 +260,7 @@ def test_the_protocols_small_talk(stage: Stage) -> None:
     assert ask("initialize", protocolVersion="2025-03-26")["result"]["protocolVersion"] == (
         "2025-03-26"
     )
-    assert ask("initialize", protocolVersion="1999")["result"]["protocolVersion"] == "2025-06-18"
+    assert ask("initialize", protocolVersion="1999")["result"]["protocolVersion"] == "2025-11-25"
     assert ask("ping")["result"] == {}
     assert ask("resources/list")["error"]["code"] == -32601
     assert ask("tools/call", name=3)["error"]["code"] == -32602
