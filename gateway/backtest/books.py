@@ -10,7 +10,7 @@ from gateway import budgets, pricing
 from gateway.backtest.outcome import Reason
 from gateway.backtest.recorded import Agent, RecordedCall, Side
 from gateway.backtest.verdicts import YES, Verdict
-from gateway.budgets import Ceiling, Charge, Meter, Rules, Shortfall, Total
+from gateway.budgets import RUN_RULE, Ceiling, Charge, Meter, Rules, Shortfall, Total
 from gateway.limits.limiter import Limiter, Refused, Traits
 from gateway.policy import Grants
 from gateway.pricing import PriceList, Usage
@@ -131,12 +131,11 @@ class Books:
                 user=call.user,
                 tags=call.tags,
             )
-            counting = tuple(self._total(meter) for meter in self._rules.meters(charge))
-            checks = tuple(
-                (ceiling, self._total(ceiling.meter))
-                for ceiling in self._rules.ceilings(grants.limits, charge)
-                if ceiling.enforce
-            )
+            over = self._rules.ceilings(grants.limits, charge)
+            # The run's own total counts whether or not this role has a limit.
+            meters = dict.fromkeys((Meter(RUN_RULE, call.run, 0), *(c.meter for c in over)))
+            counting = tuple(self._total(meter) for meter in meters)
+            checks = tuple((c, self._total(c.meter)) for c in over if c.enforce)
             if len(self._over) >= KEPT:
                 self._over.clear()
             found = self._over[key] = (checks, counting)
