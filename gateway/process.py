@@ -120,7 +120,7 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
     )
     for run, token_hash in access.sockets(database, now=clock.now()):
         await runs.open(run, token_hash)
-    control = ControlApp(runs, commits, inner.live, clock)
+    control = ControlApp(runs, commits, inner, clock)
     listening = [await listen(sockets.bind(settings.state, CONTROL, mode=0o600), control)]
     tcp = socket.create_server((settings.host, settings.port), backlog=2048)
     host, port = tcp.getsockname()[:2]
@@ -144,6 +144,7 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
     gate.abort()
     sweeping.cancel()
     await inner.keep()
+    await inner.close()
     commits.close()
     await asyncio.to_thread(telemetry.close, min(5.0, settings.drain_seconds))
     await client.close()

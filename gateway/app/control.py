@@ -10,7 +10,8 @@ from gateway import access
 from gateway.app.http import Exchange, as_json
 from gateway.app.sockets import RunSockets
 from gateway.database import GroupCommit
-from gateway.live import LiveCalls
+from gateway.door import Door
+from gateway.mcp.fingerprints import Observed
 from gateway.providers.dialects import fields, openai
 from gateway.refusals import Code, Refusal
 from gateway.values import Clock, RunId
@@ -21,12 +22,10 @@ HASH = re.compile(r"[0-9a-f]{64}")
 class ControlApp:
     """Application of the control socket."""
 
-    def __init__(
-        self, sockets: RunSockets, commits: GroupCommit, live: LiveCalls, clock: Clock
-    ) -> None:
+    def __init__(self, sockets: RunSockets, commits: GroupCommit, door: Door, clock: Clock) -> None:
+        self._door = door
         self._sockets = sockets
         self._commits = commits
-        self._live = live
         self._clock = clock
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -47,7 +46,7 @@ class ControlApp:
         if path == "/runs" and method == "GET":
             return 200, {"runs": self._sockets.listing()}
         if path == "/revocations" and method == "POST":
-            self._live.cut_barred()
+            self._door.live.cut_barred()
             return 204, None
         if path.startswith("/runs/") and method == "PUT":
             run = RunId(path.removeprefix("/runs/"))
@@ -63,4 +62,17 @@ class ControlApp:
             self._sockets.close(run)
             await self._commits.write(lambda tx: access.close_socket(tx, run))
             return 204, None
+        if path == "/catalogue" and method == "POST":
+            name = fields.text(fields.document(exchange.body), "server")
+            return 200, {"tools": [_described(each) for each in await self._door.catalogue(name)]}
         raise Refusal(Code.NOT_FOUND, f"no endpoint {method} {path}")
+
+
+def _described(seen: Observed) -> dict[str, Any]:
+    """A tool as its server describes it, with the fingerprint that `interlock.lock` keeps."""
+    return {
+        "name": seen.name,
+        "description": seen.description,
+        "input_schema": seen.input_schema,
+        "fingerprint": seen.fingerprint,
+    }

@@ -7,18 +7,17 @@ is read (`Exchange.principal`).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
-from typing import Any
 
-from gateway import access
+from gateway.app.credentials import credential, head
+from gateway.app.headers import figures, known
 from gateway.app.http import Exchange, as_json
-from gateway.door import Door, Head
+from gateway.app.tools import ARTIFACTS, ToolFace
+from gateway.door import Door
 from gateway.live import Finished, LiveCall
 from gateway.log import Log, place
-from gateway.mcp import catalogue, server
+from gateway.mcp import server
 from gateway.policy import Api
 from gateway.providers import stored
 from gateway.providers.asked import Asked
@@ -53,12 +52,10 @@ class GatewayApp:
         self._clock = clock
         self._log = log
         self._ready = ready
+        self._tools = ToolFace(door, self._end)
         self._routes: Mapping[tuple[str, str], Reply] = {
             **{("POST", path): self._model for path in APIS},
             ("POST", anthropic.COUNT_PATH): self._count,
-            ("POST", "/mcp"): self._mcp,
-            ("GET", "/mcp"): self._no_stream,
-            ("DELETE", "/mcp"): self._no_stream,
             ("GET", "/v1/models"): self._models,
             ("GET", "/healthz"): self._alive,
             ("HEAD", "/"): self._alive,
@@ -69,6 +66,10 @@ class GatewayApp:
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request, whatever happens."""
         route = self._routes.get((exchange.method, exchange.path))
+        if route is None and exchange.path == "/mcp":
+            route = self._tools.answer
+        elif route is None and exchange.path.startswith(ARTIFACTS) and exchange.method == "GET":
+            route = self._tools.artifact
         try:
             if exchange.refused is not None:
                 raise exchange.refused
@@ -112,7 +113,7 @@ class GatewayApp:
         if call.streams:
             # The call was begun for a client that streams; this one wants the whole of it.
             body = stored.again(asked, end.stored, self._frame(call, asked))[1].body
-        exchange.respond(200, body, {**_known(call), **_figures(end)})
+        exchange.respond(200, body, {**known(call), **figures(end)})
 
     async def _count(self, exchange: Exchange) -> None:
         asked = Asked.read("messages", exchange.body, exchange.header(b"anthropic-beta"))
@@ -127,7 +128,7 @@ class GatewayApp:
             raise _of(call, refusal) from None
         exchange.begin(
             200,
-            {**_known(call), b"cache-control": b"no-cache"},
+            {**known(call), b"cache-control": b"no-cache"},
             content_type=b"text/event-stream; charset=utf-8",
         )
         if call.streams:
@@ -183,66 +184,6 @@ class GatewayApp:
         }
         exchange.respond(200, as_json(listed))
 
-    # --- tools ----------------------------------------------------------------------------
-
-    async def _no_stream(self, exchange: Exchange) -> None:
-        # The stream of server messages and the end of a session: this server has neither.
-        exchange.respond(405, b"", {b"allow": b"POST"})
-
-    async def _mcp(self, exchange: Exchange) -> None:
-        try:
-            caller = credential(exchange)
-            standing, policy = self._door.caller(caller)
-            message = server.parse(exchange.body)
-        except server.Malformed as malformed:
-            exchange.respond(400, as_json(malformed.answer))
-            return
-        except Refusal as refusal:
-            status = 401 if refusal.code is Code.UNAUTHENTICATED else 200
-            exchange.respond(status, as_json(server.refused(None, refusal)))
-            return
-        if message.notification:
-            exchange.respond(202, b"")
-        elif message.method == "initialize":
-            exchange.respond(200, as_json(server.initialize(message)))
-        elif message.method == "ping":
-            exchange.respond(200, as_json(server.success(message.id, {})))
-        elif message.method == "tools/list":
-            listed = {"tools": catalogue.listing(standing.grants, policy.policy)}
-            exchange.respond(200, as_json(server.success(message.id, listed)))
-        elif message.method == "tools/call":
-            await self._tool(caller, message, exchange)
-        else:
-            unknown = server.failure(
-                message.id, server.METHOD_NOT_FOUND, f"unknown method {message.method}"
-            )
-            exchange.respond(200, as_json(unknown))
-
-    async def _tool(self, caller: str, message: server.Message, exchange: Exchange) -> None:
-        name, arguments = message.params.get("name"), message.params.get("arguments") or {}
-        if not isinstance(name, str) or not isinstance(arguments, dict):
-            wrong = server.failure(
-                message.id, server.INVALID_PARAMS, "`name` is a string, `arguments` an object"
-            )
-            exchange.respond(200, as_json(wrong))
-            return
-        known: dict[bytes, bytes] = {}
-        try:
-            call = await self._door.tool(
-                caller,
-                catalogue.canonical(name),
-                arguments,
-                request_hash=_hash(["/mcp", catalogue.canonical(name), arguments]),
-                head=head(exchange),
-            )
-            known = _known(call)
-            end = await self._end(call)
-        except Refusal as refusal:
-            exchange.respond(200, as_json(server.refused(message.id, refusal)), known)
-            return
-        headers = {**_known(call), **_figures(end)}
-        exchange.respond(200, as_json(server.success(message.id, end.response)), headers)
-
     # --- refusals -------------------------------------------------------------------------
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
@@ -264,33 +205,6 @@ class GatewayApp:
         exchange.respond(refusal.status, as_json(said), headers)
 
 
-def head(exchange: Exchange) -> Head:
-    """What comes with a request besides its body."""
-    return Head(exchange.header(b"x-interlock-call-key"), exchange.header(b"traceparent"))
-
-
-def credential(exchange: Exchange) -> str:
-    """The token hash of whoever calls. Raises Refusal (unauthenticated)."""
-    if exchange.principal is not None:
-        return exchange.principal
-    bearer = exchange.headers.get(b"authorization", b"")
-    return _hash_of(bearer, exchange.headers.get(b"x-api-key", b""))
-
-
-@lru_cache(maxsize=4096)
-def _hash_of(bearer: bytes, api_key: bytes) -> str:
-    scheme, _, token = bearer.partition(b" ")
-    if scheme.lower() != b"bearer" or not token.strip():
-        token = api_key
-    if not token.strip():
-        raise Refusal(
-            Code.UNAUTHENTICATED,
-            "no credentials: send the run's token as `Authorization: Bearer` or `x-api-key`, or "
-            "connect to the run's socket",
-        )
-    return access.hash_token(token.strip().decode("latin-1"))
-
-
 def _is_anthropic(exchange: Exchange) -> bool:
     return exchange.path.startswith(anthropic.PATH) or b"anthropic-version" in exchange.headers
 
@@ -298,34 +212,6 @@ def _is_anthropic(exchange: Exchange) -> bool:
 def _of(call: LiveCall, refusal: Refusal) -> Refusal:
     """The same refusal, with the key of the call it is about."""
     return Refusal(refusal.code, refusal.message, **{"call_key": str(call.key), **refusal.facts})
-
-
-def _hash(value: Any) -> str:
-    # Not canonical_json: a client's request may hold floats, which repr renders exactly.
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _known(call: LiveCall) -> dict[bytes, bytes]:
-    headers = {b"X-Interlock-Call-Key": str(call.key).encode()}
-    if call.target is not None:
-        headers[b"X-Interlock-Model"] = call.target.encode()
-    if call.label is not None:
-        headers[b"X-Interlock-Label"] = str(call.label).encode()
-    if call.effect_key is not None:
-        headers[b"X-Interlock-Effect-Key"] = call.effect_key.encode()
-    return headers
-
-
-def _figures(end: Finished) -> dict[bytes, bytes]:
-    headers = {
-        b"X-Interlock-Cost-Nano": str(end.cost_nano).encode(),
-        b"X-Interlock-Tokens": b"%d,%d" % (end.input_tokens, end.output_tokens),
-    }
-    if end.replayed:
-        headers[b"X-Interlock-Replayed"] = b"1"
-    if end.cached:
-        headers[b"X-Interlock-Cached"] = b"1"
-    return headers
 
 
 def _comment(call: LiveCall, end: Finished) -> bytes:

@@ -14,7 +14,7 @@ answer.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +28,19 @@ from gateway.door.models import ModelCalls
 from gateway.door.tools import ToolCalls
 from gateway.limits import Limiter, MeterRow
 from gateway.live import LiveCall, LiveCalls
+from gateway.mcp import artifacts, catalogue
+from gateway.mcp.artifacts import Piece
+from gateway.mcp.finder import Listing
+from gateway.mcp.fingerprints import Observed
+from gateway.mcp.oauth import Vault
+from gateway.mcp.upstream import Servers
 from gateway.policy.rules import Hook
 from gateway.providers import counting
 from gateway.providers.asked import Asked
 from gateway.providers.dialects import fields
 from gateway.providers.services import services
 from gateway.providers.upstream import Upstream
-from gateway.refusals import Refusal
+from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
 from gateway.telemetry import BudgetLevel, Readings, Telemetry
 from gateway.values import Clock, Millis
@@ -71,7 +77,14 @@ class Door:
         self._upstream = upstream
         self._guarding = guarding = Guarding(services(upstream))
         self.models = ModelCalls(self.books, upstream, guarding, self.limiter)
-        self._tools = ToolCalls(self.books, upstream, guarding, self.limiter)
+        self._servers = Servers(
+            upstream,
+            clock,
+            vault=Vault(database, commits, clock),
+            on_drift=self._drifted,
+        )
+        self._tools = ToolCalls(self.books, self._servers, guarding, self.limiter)
+        self._database = database
         self._commits = commits
         self._memory = memory
         self._clock = clock
@@ -161,6 +174,51 @@ class Door:
         """Start (or find) a call of `server.tool`. Raises Refusal like `model`."""
         call = self._call(token_hash, request_hash, head)
         return self.live.carry(call, lambda call: self._tools.carry_out(call, name, arguments))
+
+    async def listing(self, token_hash: str) -> Callable[[], Listing]:
+        """The tools that the caller may use, described by their servers where the policy leaves
+        that to them. Raises Refusal."""
+        standing, policy = self.caller(token_hash)
+        live = standing.who.recorded is None
+        if live:
+            await self._servers.describe(catalogue.undescribed(standing.grants, policy.policy))
+        seen = self._servers.seen() if live else {}
+        return lambda: catalogue.offer(standing.grants, policy.policy, seen, artifacts=live)
+
+    def artifacts(self, token_hash: str, skip: int, limit: int) -> list[dict[str, Any]]:
+        """The caller's run's large results: {id, tool, bytes, media}. Raises Refusal."""
+        run = self.caller(token_hash)[0].who.principal.run
+        return artifacts.listed(self._database, run, skip=skip, limit=limit)
+
+    def artifact(self, token_hash: str, identity: str, offset: int, limit: int) -> Piece:
+        """A piece of one of them. Raises Refusal (not_found: not this run's)."""
+        run = self.caller(token_hash)[0].who.principal.run
+        return artifacts.read(self._database, identity, run, offset, limit)
+
+    async def catalogue(self, server: str) -> list[Observed]:
+        """What a server of the policy in force offers now: for `interlock lock`. Raises Refusal."""
+        self.books.look_again()
+        known = self._memory.directory.in_force(self._database).policy.servers
+        if server not in known:
+            raise Refusal(Code.NOT_FOUND, f"the policy in force has no tool server {server!r}")
+        try:
+            return await self._servers.catalogue(server, known[server])
+        except Failure as failure:
+            raise Refusal(failure.code, failure.message, retry_after=failure.retry_after) from None
+
+    async def close(self) -> None:
+        """End what was started for tools."""
+        await self._servers.close()
+
+    def _drifted(self, server: str, tool: str, locked: str, seen: str) -> None:
+        gone = "is gone" if not seen else "describes itself otherwise than interlock.lock has it"
+        self.books.tell(
+            kind="tool_changed",
+            agent=None,
+            identity=(server, tool, locked, seen),
+            text=f"tool {server}.{tool} {gone}: it is closed until `interlock lock` is run and "
+            "merged",
+        )
 
     def caller(self, token_hash: str) -> tuple[Standing, InForce]:
         """Who calls and what may be reached now, for listings. Raises Refusal."""

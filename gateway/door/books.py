@@ -16,8 +16,7 @@ from typing import Literal, TypeVar
 from gateway import calls
 from gateway.access.directory import Directory, InForce, Standing
 from gateway.budgets import Ceiling, Rules
-from gateway.calls import Ask, Ledger, Next, Settlement, Stored, answers
-from gateway.calls.answers import Shelf
+from gateway.calls import Ask, Ledger, Next, Settlement, Stored
 from gateway.database import Database, GroupCommit, Hooks, Row, Transaction
 from gateway.live import LiveCall, LiveCalls
 from gateway.pricing import Usage
@@ -165,13 +164,14 @@ class Books:
         response: str | None,
         *,
         usage: Usage | None = None,
-        shelf: Shelf | None = None,
+        also: Callable[[Transaction, Millis], None] | None = None,
     ) -> asyncio.Future[tuple[int, int, int]]:
         """Write what it cost and its answer (JSON); the future's end is that it is on disk.
 
         Its result is what all attempts of the key have cost: nano-dollars, input and output
         tokens. The write is on its way when this returns, whether anybody waits for it or not; who
         waits shields it (`asyncio.shield`), as an answer that is here must not be lost.
+        `also` writes what belongs to the answer, in the same transaction.
         """
 
         def write(tx: Transaction) -> tuple[int, int, int]:
@@ -186,8 +186,8 @@ class Books:
                 rules=self._rules(tx, attempt),
                 now=now,
             )
-            if shelf is not None:
-                answers.keep(tx, shelf, row, now)
+            if also is not None:
+                also(tx, now)
             if row["attempt"] == 0:
                 return settlement.cost_nano, settlement.input_tokens, settlement.output_tokens
             self.ledger.write(tx)
@@ -195,6 +195,15 @@ class Books:
 
         self.observe(call, attempt, Outcome.SETTLED, usage=usage, cost=settlement.cost_nano)
         return self._commits.decide(write)
+
+    def tell(self, *, kind: str, agent: str | None, identity: tuple[str, ...], text: str) -> None:
+        """Record an alert, once; nobody waits for it."""
+        now = self.clock.now()
+        self._commits.decide(
+            lambda tx: calls.alert(
+                tx, kind=kind, agent=agent, identity=identity, text=text, now=now
+            )
+        )
 
     def look_again(self) -> bool:
         """Has something changed that this process's view did not show? It does from now on."""

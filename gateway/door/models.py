@@ -12,7 +12,8 @@ from gateway import budgets, calls, pricing, routing
 from gateway.access.directory import InForce
 from gateway.budgets import Shortfall
 from gateway.calls import Ask, Next, Settlement, Stored, answers
-from gateway.database import Transaction
+from gateway.calls.answers import Shelf
+from gateway.database import Row, Transaction
 from gateway.door.books import Books, exhausted
 from gateway.door.guarding import Guarding
 from gateway.door.sending import ModelAttempt, Sender, Withheld
@@ -309,13 +310,14 @@ class ModelCalls:
             error=error,
         )
         shelf = attempt.shelf
-        if shelf is not None and not stored.final(end.stored):
-            shelf = None
+        also = None
+        if shelf is not None and stored.final(end.stored):
+            also = partial(_keep, shelf, row)
         if why is not None:
             withheld = replace(settlement, error=why)
             await asyncio.shield(books.settle(call, attempt, withheld, None, usage=usage))
             return usage.input + usage.output
-        settled = books.settle(call, attempt, settlement, end.stored, usage=usage, shelf=shelf)
+        settled = books.settle(call, attempt, settlement, end.stored, usage=usage, also=also)
         cost, read, written = await asyncio.shield(settled)
         call.finish(Finished(cost, read, written, stored=end.stored, body=end.body, tail=end.tail))
         return usage.input + usage.output
@@ -345,6 +347,11 @@ class ModelCalls:
                 tail=end.tail,
             )
         )
+
+
+def _keep(shelf: Shelf, row: Row, tx: Transaction, now: Millis) -> None:
+    """From now on this answer answers equal requests."""
+    answers.keep(tx, shelf, row, now)
 
 
 def _worst(price: PriceList, target: Target, asked: Asked) -> Callable[[int, int], NanoUSD]:

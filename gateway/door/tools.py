@@ -6,9 +6,11 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gateway import calls
+from gateway.access import Caller
 from gateway.access.directory import InForce
 from gateway.budgets import Admission
 from gateway.calls import Ask, Next, Settlement, Stored
@@ -17,16 +19,17 @@ from gateway.door.books import Attempt, Books, exhausted
 from gateway.door.guarding import Guarding
 from gateway.limits import Limiter, Refused, Traits
 from gateway.live import Finished, LiveCall
-from gateway.mcp import catalogue, recorded
+from gateway.mcp import artifacts, catalogue, recorded, results
 from gateway.mcp.catalogue import GrantedTool
+from gateway.mcp.fingerprints import Observed
+from gateway.mcp.results import Artifact
 from gateway.mcp.upstream import Servers
 from gateway.policy import ToolServer
 from gateway.policy.rules import Hook
-from gateway.providers.upstream import Upstream
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
 from gateway.telemetry import Outcome
-from gateway.values import Label, NanoUSD, Purpose
+from gateway.values import Label, Millis, NanoUSD, Purpose, RunId
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,10 @@ class ToolCalls:
     """The order for tool calls."""
 
     def __init__(
-        self, books: Books, upstream: Upstream, guarding: Guarding, limiter: Limiter
+        self, books: Books, servers: Servers, guarding: Guarding, limiter: Limiter
     ) -> None:
         self._books = books
-        self._servers = Servers(upstream)
+        self._servers = servers
         self._guarding = guarding
         self._limiter = limiter
 
@@ -77,16 +80,20 @@ class ToolCalls:
         self, call: LiveCall, name: str, arguments: Mapping[str, Any], policy: InForce
     ) -> None:
         """On its server or in the recorded world. Raises Refusal."""
-        opened = await self._books.decide(call, lambda tx: self._open(tx, call, name, arguments))
+        seen = await self._look(call, name, arguments, policy)
+        opened = await self._books.decide(
+            call, lambda tx: self._open(tx, call, name, arguments, seen)
+        )
         if isinstance(opened, Stored):
             self._books.replayed(call, opened.row, Outcome.REPLAYED)
-            return replay(call, opened)
+            replay(call, opened)
+            return
         if isinstance(opened, Refusal):
             raise opened
         effect_key = opened.row["effect_key"]
         call.begin(target=name, label=opened.label, effect_key=effect_key)
         try:
-            answer = await self._answer(opened, name, arguments, effect_key)
+            answer = await self._answer(call, opened, name, arguments)
         except Failure as failure:
             await self._books.give_up(call, opened, failure)
             if failure.done and not opened.tool.kind.repeatable:
@@ -116,20 +123,62 @@ class ToolCalls:
                 settlement = Settlement(NanoUSD(0), error=refusal.message)
                 await asyncio.shield(self._books.settle(call, opened, settlement, None))
                 raise
-        await asyncio.shield(
-            self._books.settle(call, opened, Settlement(NanoUSD(0)), calls.stored(answer))
+        await self._settle(call, opened, name, answer)
+
+    async def _settle(
+        self, call: LiveCall, opened: ToolAttempt, name: str, answer: dict[str, Any]
+    ) -> None:
+        """Write the result, and keep the whole of it apart when it is large."""
+        also = None
+        if opened.server is not None:
+            fitted = results.fit(answer, run=call.key.run, most=opened.server.max_result_bytes)
+            answer = fitted.result
+            if fitted.artifact is not None:
+                also = partial(_keep, fitted.artifact, call.key.run, name, opened.label)
+        settled = self._books.settle(
+            call, opened, Settlement(NanoUSD(0)), calls.stored(answer), also=also
         )
-        return call.finish(Finished(response=answer))
+        await asyncio.shield(settled)
+        call.finish(Finished(response=answer))
+
+    async def _look(
+        self, call: LiveCall, name: str, arguments: Mapping[str, Any], policy: InForce
+    ) -> Observed | Failure | Refusal | None:
+        """What the tool's server says of it now, for whoever may call it at all. A server that
+        cannot be asked matters only if the call has not been answered before."""
+        standing = self._books.caller(call.token_hash)[0]
+        if not _reaches(standing.who):
+            return None
+        catalogue.check(
+            name, arguments, grants=standing.grants, sides=standing.sides, policy=policy.policy
+        )
+        server, _, short = name.partition(".")
+        try:
+            return await self._servers.look(
+                server, policy.policy.servers[server], short, user=standing.who.principal.user
+            )
+        except (Failure, Refusal) as reason:
+            return reason
 
     def _open(
-        self, tx: Transaction, call: LiveCall, name: str, arguments: Mapping[str, Any]
+        self,
+        tx: Transaction,
+        call: LiveCall,
+        name: str,
+        arguments: Mapping[str, Any],
+        seen: Observed | Failure | Refusal | None,
     ) -> ToolAttempt | Stored | Refusal:
         """Decide and reserve, in one transaction."""
         now = self._books.now()
         standing, policy = self._books.deciding(tx, call.token_hash, now)
         who = standing.who
         tool = catalogue.check(
-            name, arguments, grants=standing.grants, sides=standing.sides, policy=policy.policy
+            name,
+            arguments,
+            grants=standing.grants,
+            sides=standing.sides,
+            policy=policy.policy,
+            seen=seen if isinstance(seen, Observed) else None,
         )
         ask = Ask(
             call.key,
@@ -145,6 +194,10 @@ class ToolCalls:
         stands = self._books.standing(tx, call, ask, rules=policy.rules, now=now)
         if not isinstance(stands, Next):
             return stands
+        if isinstance(seen, Failure):
+            return exhausted([seen])
+        if isinstance(seen, Refusal):
+            return seen
         row = self._books.ledger.reserve(
             tx,
             ask,
@@ -158,22 +211,38 @@ class ToolCalls:
             now=now,
         )
         # An eval never reaches a real server, even when nobody recorded anything for it.
-        real = who.recorded is None and who.principal.purpose is Purpose.LIVE
-        server = policy.policy.servers[name.partition(".")[0]] if real else None
+        server = policy.policy.servers[name.partition(".")[0]] if _reaches(who) else None
         return ToolAttempt(
             row, (), policy, self._books.monotonic(), tool, server, who.recorded or ()
         )
 
     async def _answer(
-        self, attempt: ToolAttempt, name: str, arguments: Mapping[str, Any], effect_key: str | None
+        self, call: LiveCall, attempt: ToolAttempt, name: str, arguments: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The MCP result. Raises Failure, Refusal (a key that may not be sent)."""
+        """The MCP result. Raises Failure, Refusal (nothing was sent)."""
         if attempt.server is None:
             return recorded.answer(attempt.world, name, arguments)
         server, _, short = name.partition(".")
         return await self._servers.call(
-            server, attempt.server, short, arguments, effect_key=effect_key
+            server,
+            attempt.server,
+            short,
+            arguments,
+            effect_key=attempt.row["effect_key"],
+            user=attempt.row["for_user"],
         )
+
+
+def _reaches(who: Caller) -> bool:
+    """Is there a real server behind this caller's tools?"""
+    return who.recorded is None and who.principal.purpose is Purpose.LIVE
+
+
+def _keep(
+    artifact: Artifact, run: RunId, tool: str, label: Label, tx: Transaction, now: Millis
+) -> None:
+    """Keep the whole of a large result."""
+    artifacts.store(tx, artifact, run=run, tool=tool, label=label, now=now)
 
 
 def replay(call: LiveCall, found: Stored) -> None:

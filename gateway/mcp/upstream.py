@@ -33,7 +33,8 @@ CHECKED_FOR_WRITES_MS: Final = 60_000
 """The same, before a tool that changes anything is called."""
 
 DESCRIBE_SECONDS, SILENT_FOR_MS = 5.0, 30_000
-"""How long a listing waits for a server's words, and leaves one in peace that did not answer."""
+"""How long a server's words are waited for where they are not needed, and how long a listing leaves
+one in peace that did not answer."""
 
 OnDrift: TypeAlias = Callable[[str, str, str, str], None]
 """(server, tool, locked fingerprint, the one seen or "" when it is gone): once for each."""
@@ -95,14 +96,18 @@ class Servers:
     async def look(
         self, name: str, server: ToolServer, tool: str, *, user: str | None = None
     ) -> Observed | None:
-        """What the server says of a tool, for `catalogue.check` to tighten by; asked of the server
-        at most every CHECKED_FOR_MS, or CHECKED_FOR_WRITES_MS.
+        """What the server says of a tool, for `catalogue.check` to tighten by, before anything is
+        decided; asked of the server as seldom as `call` does it.
 
-        None: it says nothing, and nothing is locked. Raises Refusal (tool_changed, no_delegation,
-        …), and Failure (not done) when the lock cannot be checked.
+        Never raises and waits DESCRIBE_SECONDS at most: None when the server does not say. What
+        forbids the call (the lock, a missing delegation) is told by `call`.
         """
-        client = await self._client(name, server, user)
-        return (await self._unchanged(client, name, server, tool))[0]
+        try:
+            async with asyncio.timeout(DESCRIBE_SECONDS):
+                client = await self._client(name, server, user)
+                return (await self._unchanged(client, name, server, tool))[0]
+        except (Failure, Refusal, TimeoutError):
+            return None
 
     async def catalogue(
         self, name: str, server: ToolServer, *, user: str | None = None, max_age_ms: int = 0

@@ -80,6 +80,11 @@ class Stage:
             await self.text(**arguments)
         return caught.value
 
+    async def opened(self, *, seconds: int) -> None:
+        """Open with all the time it takes; from then on a request has so many seconds."""
+        await self.servers.catalogue("box", self.server)
+        self.server = self.server.model_copy(update={"timeout_seconds": seconds})
+
     def pid(self) -> int:
         (client,) = self.servers._clients.values()
         return int(client.connection._child._process.pid)
@@ -388,8 +393,13 @@ def test_a_changed_command_or_secret_is_another_child() -> None:
     ],
 )
 def test_a_child_that_answers_nothing_usable_leaves_the_outcome_open(mode: str, told: str) -> None:
-    stage = hostile(mode, seconds=1, NOTES=os.devnull)
-    failure = stage.run(stage.failure)
+    stage = hostile(mode, NOTES=os.devnull)
+
+    async def play() -> Failure:
+        await stage.opened(seconds=1)
+        return await stage.failure()
+
+    failure = stage.run(play)
     assert told in failure.message
     assert failure.done
 
@@ -417,10 +427,10 @@ def test_a_child_that_is_deaf_did_nothing() -> None:
 
 def test_a_call_that_is_given_up_is_cancelled_at_the_server(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
-    stage = hostile("well", seconds=1, NOTES=str(notes))
+    stage = hostile("well", NOTES=str(notes))
 
     async def play() -> None:
-        await stage.text()
+        await stage.opened(seconds=1)
         await stage.failure(text="wait")
         call = asyncio.create_task(stage.text(text="wait"))
         await asyncio.sleep(0.2)

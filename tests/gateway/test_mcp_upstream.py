@@ -335,6 +335,14 @@ def test_a_look_tells_the_hints_before_anything_is_called(world: World) -> None:
     assert "tools/call" not in world.fake.methods()
 
 
+def test_a_look_at_a_server_that_does_not_say_is_no_refusal(world: World) -> None:
+    lock(world)
+    world.fake.tools = []
+    assert world.run(lambda: world.servers.look("hub", world.server, "open")) is None
+    world.set(url="http://127.0.0.1:9/mcp")
+    assert world.run(lambda: world.servers.look("hub", world.server, "open")) is None
+
+
 def test_a_server_that_has_forgotten_us_is_looked_at_again_before_it_is_called(
     world: World,
 ) -> None:
