@@ -80,6 +80,10 @@ class GatewayApp:
             await route(exchange)
         except Refusal as refusal:
             self._refuse(exchange, refusal)
+        except RecursionError:
+            self._refuse(
+                exchange, Refusal(Code.INVALID_REQUEST, "the request is nested too deeply")
+            )
         except Exception as error:
             # The text of an exception may quote a request; its kind and the call are enough.
             self._log.write(
