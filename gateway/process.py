@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import gc
 import itertools
 import json
 import logging
@@ -127,6 +128,11 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
     listening.append(await listen(tcp, app))
     _announce(settings.state, host, port, clock)
     log.write("ready", host=host, port=port, pid=os.getpid())
+
+    # What is there now stays; and calls make few cycles, so that looking for them can be rare.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
     sweeping = asyncio.create_task(_sweep(gate, inner), name="close who is slow")
     await leaving.wait()
