@@ -439,3 +439,21 @@ def test_what_is_recorded_can_be_played(stage: Stage, fake: FakeProvider, tmp_pa
     assert said(stage, "play it again", model="gpt") == heard
     assert stage.chat("something else", model="gpt").status >= 400
     assert len(fake.requests) == 1
+
+
+def test_an_answer_is_not_given_again_under_another_policy_or_past_a_guardrail(
+    served: Stage, fake: FakeProvider
+) -> None:
+    caches = (Cache(name="c", ttl_ms=HOUR),)
+    served.publish(world(fake, caches=caches))
+    served.chat("same", model="gpt")
+    served.publish(
+        world(fake, caches=caches, rate_limits=()).model_copy(update={"destructive": ("x.*",)})
+    )
+    assert "x-interlock-cached" not in served.chat("same", model="gpt").headers
+    served.publish(
+        world(fake, caches=caches, guardrails=(guard(Hook.MODEL_OUTPUT, KRAKEN, action="mutate"),))
+    )
+    for _ in range(2):
+        assert "x-interlock-cached" not in served.chat("same", model="gpt").headers
+    assert len(fake.requests) == 4
