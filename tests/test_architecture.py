@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("gateway", "runner", "reconciler")
 
 PURE = (
+    "gateway.backtest.outcome",
+    "gateway.backtest.recorded",
     "gateway.budgets",
     "gateway.limits.limiter",
     "gateway.policy",

@@ -11,8 +11,8 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.app.credentials import credential, head
+from gateway.app.exchange import Exchange, as_json
 from gateway.app.headers import figures, known
-from gateway.app.http import Exchange, as_json
 from gateway.app.tools import ARTIFACTS, ToolFace
 from gateway.door import Door
 from gateway.live import Finished, LiveCall

@@ -112,7 +112,7 @@ class Policy(Frozen):
         server, _, tool = name.partition(".")
         if server not in self.servers:
             return None
-        found = self.servers[server].tools.get(tool, ToolClass())
+        found = self.servers[server].tools.get(tool) or ToolClass()
         if any(fnmatchcase(name, pattern) for pattern in self.destructive):
             extra = tuple(a for a in (Access.WRITE, Access.DESTRUCTIVE) if a not in found.access)
             found = found.model_copy(update={"access": found.access + extra})

@@ -7,9 +7,12 @@ puts on a pull request compares with that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gateway.backtest import Side as Policies
+from gateway.database import Transaction
+from gateway.values import Millis
 from reconciler.config import Fleet, Loaded
 from reconciler.config.history import SHALLOW, GitHistory
 from reconciler.config.load import load
@@ -17,15 +20,19 @@ from reconciler.config.versions import NoHistory
 from reconciler.findings import Finding, Severity, quoted, tidy
 from reconciler.operations.outcome import Refused
 from reconciler.plan import Plan, Side, collisions_of, diff, side_of
+from reconciler.plan.backtest import Backtest, enforced_differs, policies_of
 from reconciler.plan.render import comment, terminal
+from reconciler.record.recorded import replay
 from reconciler.release import compile_fleet
 from reconciler.source.local import LocalRepository
 from reconciler.source.objects import CommitId
 from reconciler.source.tree import DirectoryTree, LinkedTree
 
-__all__ = ["Planned", "comment", "plan", "terminal"]
+__all__ = ["Planned", "backtest", "comment", "plan", "terminal"]
 
 WORK_DIRECTORY = "work directory"
+MOST_ASKED = 1_000_000
+"""Calls that are replayed at most when somebody says how far to look back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class Planned:
     plan: Plan | None
     findings: tuple[Finding, ...]
     unlocked: tuple[str, ...] = ()
+    policies: tuple[Policies, Policies] | None = field(default=None, repr=False)
+    """What the gateway would be told by both."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -89,7 +98,34 @@ def plan(directory: Path, *, base: str | None = None, head: str | None = None) -
     desired = _side(after, after_commit, unlocked)
     found = diff(live, desired)
     compiled = [one for findings in found.broken.values() for one in findings]
-    return Planned(name, shown, found, tidy([*after.findings, *compiled]), unlocked)
+    before_policies = policies_of(before.fleet)
+    after_policies = policies_of(after.fleet, broken=found.broken, live=before_policies)
+    return Planned(
+        name,
+        shown,
+        found,
+        tidy([*after.findings, *compiled]),
+        unlocked,
+        (before_policies, after_policies),
+    )
+
+
+def backtest(
+    planned: Planned, tx: Transaction, *, now: Millis, back: int | None = None
+) -> Backtest | None:
+    """What recent calls of this store say of the change.
+
+    None when nothing that the gateway enforces changes, unless `back` (milliseconds) says how far
+    to look back anyway; when there is no plan; or when there were no calls.
+    """
+    if planned.plan is None or planned.policies is None:
+        return None
+    before, after = planned.policies
+    if back is None and not enforced_differs(before, after, planned.plan):
+        return None
+    if back is None:
+        return replay(tx, before, after, now=now)
+    return replay(tx, before, after, now=now, back=back, most=MOST_ASKED)
 
 
 def _head(

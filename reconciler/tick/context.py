@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.database import Database
 from gateway.values import AgentName, Clock, Millis
@@ -15,6 +16,7 @@ from reconciler.config.history import GitHistory
 from reconciler.findings import Finding
 from reconciler.forge.model import Forge, PullNumber
 from reconciler.plan import Plan, Subject
+from reconciler.plan.backtest import Backtest
 from reconciler.release import Release
 from reconciler.source.mirror import Mirror
 from reconciler.source.objects import CommitId
@@ -76,6 +78,19 @@ class Looked:
     plan: Plan | None = None
     held: frozenset[AgentName] = frozenset()
     """Agents that are not gated, because something of the base waits for an approval."""
+    backtest: Backtest | None = None
+    """What recent calls say of it."""
+    replayed: Replayed | None = None
+    """Of what and when that was asked: the ledger is not read again for the same."""
+
+
+class Replayed(NamedTuple):
+    """A replay of the same head and base comes to the same while these stand still, but for the
+    calls of the day: a figure that moves with every call would be written anew with every look."""
+
+    policy: str | None
+    waiting: tuple[AgentName, ...]
+    day: int
 
 
 EVERYONE = AgentName("*")

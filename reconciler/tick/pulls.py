@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gateway import access
 from gateway.values import AgentName
 from reconciler.approvals import decide
 from reconciler.approvals import store as approvals
@@ -24,10 +25,11 @@ from reconciler.forge.model import (
     UpsertComment,
 )
 from reconciler.plan import Plan, Subject, collisions_of
+from reconciler.plan.backtest import DAY_MS, enforced_differs, policies_of
 from reconciler.plan.render import comment as plan_comment
 from reconciler.plan.render.escape import code
 from reconciler.plan.render.summary import headline
-from reconciler.record import audit
+from reconciler.record import audit, recorded
 from reconciler.source.errors import SourceError
 from reconciler.source.grafted import GraftedTree
 from reconciler.source.merging import merge_result
@@ -37,7 +39,7 @@ from reconciler.tick import judging
 from reconciler.tick.admitted import plan_between
 from reconciler.tick.comments import listen, may_gate, show
 from reconciler.tick.compiling import compile_tree
-from reconciler.tick.context import Context, Declared, Looked
+from reconciler.tick.context import Context, Declared, Looked, Replayed
 from reconciler.tick.force import desired_side, live_side, retold_units, teams_in_force
 
 FROM_HEAD = ("agents", "skills")
@@ -138,11 +140,33 @@ def _compiled(context: Context, declared: Declared, pull: Pull) -> Looked:
     if known.wanted is None:
         return known
     plan = plan_of(context, known.wanted, known.changed)
-    return replace(
-        known,
-        plan=replace(plan, collisions=tidy((*plan.collisions, *known.collisions))),
-        held=_held(context, known.gated, known.changed),
+    return _replayed(
+        context,
+        declared,
+        replace(
+            known,
+            plan=replace(plan, collisions=tidy((*plan.collisions, *known.collisions))),
+            held=_held(context, known.gated, known.changed),
+        ),
     )
+
+
+def _replayed(context: Context, declared: Declared, looked: Looked) -> Looked:
+    """The same, with what recent calls say of it: asked once a day while nothing moves."""
+    assert looked.plan is not None
+    assert looked.wanted is not None
+    now = context.clock.now()
+    with context.database.snapshot() as tx:
+        policy = access.current_digest(tx)
+        key = Replayed(policy, tuple(sorted(declared.waiting)), now // DAY_MS)
+        if looked.replayed == key:
+            return looked
+        before = policies_of(declared.fleet)
+        after = policies_of(looked.wanted.fleet, broken=looked.plan.broken, live=before)
+        found = None
+        if enforced_differs(before, after, looked.plan):
+            found = recorded.replay(tx, before, after, now=now)
+    return replace(looked, backtest=found, replayed=key)
 
 
 def _collisions(declared: Declared, wanted: Declared | None) -> tuple[Finding, ...]:
@@ -219,7 +243,12 @@ def _plan_told(
     gate = judging.told(context, looked)
     if plan.subjects:
         gate = _approved_told(plan, missing, usable) + gate
-    body = plan_comment(plan, gate=gate, live=f"what is live at {declared.commit[:12]}")
+    body = plan_comment(
+        plan,
+        gate=gate,
+        live=f"what is live at {declared.commit[:12]}",
+        backtest=looked.backtest,
+    )
     body = body.partition("\n")[2].lstrip("\n")  # the forge writes the marker itself
     if plan.broken or plan.failing:
         return body, StatusState.FAILURE, _short(headline(plan))

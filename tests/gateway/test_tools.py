@@ -104,7 +104,8 @@ def test_the_tools_secret_is_sent_and_scrubbed_from_what_comes_back(stage: Stage
 def test_only_granted_tools_are_listed_and_callable(stage: Stage) -> None:
     file = start(stage, allowed=ceiling(tools={"effects.write": ToolGrant()}))
     body = {"jsonrpc": "2.0", "id": 7, "method": "tools/list"}
-    (tool,) = stage.post("/mcp", body).json()["result"]["tools"]
+    tool, reader = stage.post("/mcp", body).json()["result"]["tools"]
+    assert reader["name"] == "interlock__read_artifact"
     assert tool["name"] == "effects__write"
     assert tool["description"] == "writes"
     assert tool["annotations"]["readOnlyHint"] is False
@@ -112,7 +113,7 @@ def test_only_granted_tools_are_listed_and_callable(stage: Stage) -> None:
     unknown = {"name": "nowhere__x", "arguments": {}}
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": unknown}
     assert refused(stage.post("/mcp", call)) == "unknown_tool"
-    assert lines(file) == []
+    assert [line for line in lines(file) if line["event"] == "request"] == []
 
 
 def test_arguments_must_match_the_grants_globs(stage: Stage) -> None:
@@ -144,7 +145,7 @@ def test_destructive_and_approval_bound_tools_are_closed(stage: Stage) -> None:
     answer = stage.tool("write", text="a")
     assert refused(answer) == "approval_required"
     assert "destructive" in answer.json()["error"]["message"]
-    assert lines(file) == []
+    assert [line for line in lines(file) if line["event"] == "request"] == []
 
 
 def test_a_lost_answer_of_a_write_is_outcome_unknown_for_ever(stage: Stage) -> None:
@@ -232,7 +233,7 @@ def test_an_eval_sees_only_its_recorded_world(stage: Stage) -> None:
     nothing = stage.tool("read", token="bare").json()["result"]
     assert nothing["isError"] is True
     assert "no recorded answer" in nothing["content"][0]["text"]
-    assert lines(file) == []
+    assert [line for line in lines(file) if line["event"] == "request"] == []
 
 
 def test_an_eval_tries_a_tool_nobody_allowed_yet_and_reaches_no_server(stage: Stage) -> None:
@@ -246,7 +247,7 @@ def test_an_eval_tries_a_tool_nobody_allowed_yet_and_reaches_no_server(stage: St
     bare = principal("run-n", purpose=Purpose.EVAL, occurrence="eval:2")
     stage.issue(bare, token="bare")
     assert refused(stage.tool("write", token="bare")) == "not_granted"
-    assert lines(file) == []
+    assert [line for line in lines(file) if line["event"] == "request"] == []
 
 
 def test_the_protocols_small_talk(stage: Stage) -> None:
@@ -262,7 +263,7 @@ def test_the_protocols_small_talk(stage: Stage) -> None:
     )
     assert ask("initialize", protocolVersion="1999")["result"]["protocolVersion"] == "2025-11-25"
     assert ask("ping")["result"] == {}
-    assert ask("resources/list")["error"]["code"] == -32601
+    assert ask("prompts/list")["error"]["code"] == -32601
     assert ask("tools/call", name=3)["error"]["code"] == -32602
     note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
     assert stage.post("/mcp", note).status == 202

@@ -151,6 +151,7 @@ def add_call(
     cost: int = 7_000_000,
     kind: str = "model",
     target: str = "anthropic/smart",
+    asked: str | None = None,
     role: str = "main",
     effect: str | None = None,
     attempt: int = 0,
@@ -164,7 +165,7 @@ def add_call(
         " reserved_tokens, input_tokens, output_tokens, cached_tokens, reasoning_tokens,"
         " price_table, label, policy, error, response, reserved_at, settled_at) VALUES (:run,"
         " :step, 0, :attempt, :kind, :state, :agent, :team, :role, :release, :purpose,"
-        " :occurrence, :target, :target, :effect, 'h', :reserved, :cost, 5000, :input, :output,"
+        " :occurrence, :target, :asked, :effect, 'h', :reserved, :cost, 5000, :input, :output,"
         " 0, 0, 'p1', 'untrusted/internal', 'pol', :error, :response, :at, :settled)",
         run=run,
         step=step,
@@ -178,6 +179,7 @@ def add_call(
         purpose=about["purpose"],
         occurrence=about["occurrence"],
         target=target,
+        asked=asked or target,
         effect=effect,
         reserved=max(cost, 20_000_000),
         cost=None if open_ else 0 if state == "released" else cost,

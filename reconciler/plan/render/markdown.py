@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.findings import Finding, Place
+from reconciler.plan.backtest import Backtest
 from reconciler.plan.changes import AgentChange, Capability, LeafChange, Plan, UnitChange
 from reconciler.plan.model import Loosening, Subject
 from reconciler.plan.phrases import plural, tick
+from reconciler.plan.render import backtest as replayed
 from reconciler.plan.render import summary
 from reconciler.plan.render.escape import html, sentence, words
 from reconciler.plan.weaker import TOLD
@@ -46,23 +48,31 @@ _FITS = (
 )
 
 
-def comment(plan: Plan, *, gate: str = "", live: str = "", limit: int = LIMIT) -> str:
+def comment(
+    plan: Plan,
+    *,
+    gate: str = "",
+    live: str = "",
+    backtest: Backtest | None = None,
+    limit: int = LIMIT,
+) -> str:
     """The whole comment, never longer than `limit` characters, ending in a line feed.
 
     `gate` is Markdown of the caller (the verdicts, or what they will cost), shown as it is. `live`
-    says what the plan was compared with, in the caller's plain words.
+    says what the plan was compared with, in the caller's plain words. `backtest` is what recent
+    calls say of the change.
     """
     for fit in _FITS:
-        text = _comment(plan, fit, gate=gate, live=live)
+        text = _comment(plan, fit, gate=gate, live=live, backtest=backtest)
         if len(text) <= limit:
             return text
     # What decides is short by now; only an endless list of subjects or a gate could still be long.
-    short = _comment(plan, _FITS[-1], gate="", live=live)
+    short = _comment(plan, _FITS[-1], gate="", live=live, backtest=None)
     note = "\n\n… cut here; `interlock plan` shows the rest.\n"
     return short if len(short) <= limit else short[: limit - len(note)] + note
 
 
-def _comment(plan: Plan, fit: Fit, *, gate: str, live: str) -> str:
+def _comment(plan: Plan, fit: Fit, *, gate: str, live: str, backtest: Backtest | None) -> str:
     parts = [MARKER, f"### Interlock plan\n\n{_headline(plan)}"]
     if not plan.empty:
         parts += [
@@ -73,9 +83,12 @@ def _comment(plan: Plan, fit: Fit, *, gate: str, live: str) -> str:
             *_capabilities("New capabilities", "can newly", plan.gained, fit),
             *_capabilities("Removed capabilities", "can no longer", plan.lost, fit),
             *_money(plan, fit),
+            *(_expected(plan, backtest, fit) if backtest else ()),
             *_units(plan, fit),
             *_behaviour(plan, fit),
         ]
+    if backtest:
+        parts.append(_backtest(backtest, fit))
     if gate:
         parts.append(f"#### Gate\n\n{gate.strip()}")
     against = f" against {words(live)}" if live else ""
@@ -191,6 +204,44 @@ def _money(plan: Plan, fit: Fit) -> list[str]:
     rows.append(f"| **fleet** (scheduled) | | **{sentence(total)}** |")
     table = "\n".join(["| agent | per run | per day |", "|---|---|---|", *rows])
     return [f"#### Money, at worst\n\n{table}"]
+
+
+def _expected(plan: Plan, backtest: Backtest, fit: Fit) -> list[str]:
+    """What the money section says beside the bounds: what recent runs would cost."""
+    found = backtest.expected(plan)
+    if not found:
+        return []
+    rows = [
+        f"| {sentence(tick(one.agent))} | {plural(one.runs, 'run')}"
+        f" | {sentence(replayed.expected(one, backtest))} |"
+        for one in found[: fit.rows]
+    ]
+    if len(found) > fit.rows:
+        rows.append(f"| … | {len(found) - fit.rows} more | |")
+    total = sentence(replayed.expected_of_all(backtest))
+    rows.append(f"| **all agents** | {plural(backtest.outcome.runs, 'run')} | **{total}** |")
+    table = "\n".join(["| agent | from | per day |", "|---|---|---|", *rows])
+    return [f"#### Money, expected\n\n{table}"]
+
+
+def _backtest(backtest: Backtest, fit: Fit) -> str:
+    found = list(replayed.rows(backtest))
+    parts = [f"#### Backtest\n\n{sentence(replayed.headline(backtest))}."]
+    if found:
+        rows = [_replayed(row) for row in found[: fit.rows]]
+        if len(found) > fit.rows:
+            rows.append(f"| … | | {len(found) - fit.rows} more | |")
+        parts.append("\n".join(["| agent | calls | what | such as |", "|---|---|---|---|", *rows]))
+    notes = "; ".join(replayed.notes(backtest))
+    if notes:
+        parts.append(f"<sub>{sentence(notes)}</sub>")
+    return "\n\n".join(parts)
+
+
+def _replayed(row: replayed.Row) -> str:
+    examples = ", ".join(sentence(tick(key)) for key in row.examples)
+    agent = sentence(tick(row.agent))
+    return f"| {agent} | {row.sign} {row.calls:,} | {sentence(row.text)} | {examples} |"
 
 
 def _units(plan: Plan, fit: Fit) -> list[str]:

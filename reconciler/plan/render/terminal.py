@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from textwrap import wrap
 
 from reconciler.findings import printable
+from reconciler.plan.backtest import Backtest
 from reconciler.plan.changes import AgentChange, Capability, LeafChange, Plan
 from reconciler.plan.phrases import plural
+from reconciler.plan.render import backtest as replayed
 from reconciler.plan.render import summary
 from reconciler.plan.weaker import TOLD
 from reconciler.plan.words import Piece, compare_texts
@@ -33,17 +35,23 @@ def plain(text: str, _role: str) -> str:
     return text
 
 
-def terminal(plan: Plan, *, style: Style = plain, width: int = 100) -> str:
-    """The whole plan as lines of about `width` columns, ending in a line feed."""
+def terminal(
+    plan: Plan, *, backtest: Backtest | None = None, style: Style = plain, width: int = 100
+) -> str:
+    """The whole plan as lines of about `width` columns, ending in a line feed. `backtest` is what
+    recent calls say of the change."""
     show = _Show(style, max(40, width))
     if plan.empty:
-        return f"{show.said(summary.headline(plan))}.\n"
+        nothing = f"{show.said(summary.headline(plan))}.\n"
+        return f"{nothing}\n{show.backtest(backtest)}\n" if backtest else nothing
     parts = [
         show.agents(plan),
         show.powers("New capabilities", plan.gained, "+"),
         show.powers("Removed capabilities", plan.lost, "−"),
         show.money(plan),
+        show.expected(plan, backtest) if backtest else "",
         show.units(plan),
+        show.backtest(backtest) if backtest else "",
         show.findings(plan),
         show.needs(plan),
         show.last(plan),
@@ -150,12 +158,45 @@ class _Show:
         rows += [(bill.agent, *summary.bill_told(bill)) for bill in plan.money.bills]
         total = [summary.usd(plan.money.before), summary.usd(plan.money.after)]
         rows.append(("fleet", "", total[0] if total[0] == total[1] else " → ".join(total)))
+        return self.table("Money, at worst", rows)
+
+    def expected(self, plan: Plan, backtest: Backtest) -> str:
+        """What recent runs would cost, beside the bounds."""
+        found = backtest.expected(plan)
+        if not found:
+            return ""
+        rows = [("agent", "from", "per day")]
+        rows += [
+            (one.agent, plural(one.runs, "run"), replayed.expected(one, backtest)) for one in found
+        ]
+        every = plural(backtest.outcome.runs, "run")
+        rows.append(("all agents", every, replayed.expected_of_all(backtest)))
+        return self.table("Money, expected", rows)
+
+    def table(self, title: str, rows: Sequence[tuple[str, str, str]]) -> str:
+        """Three aligned columns; the first row is their head."""
         bare = [tuple(printable(cell).replace("`", "") for cell in row) for row in rows]
         widths = [max(len(row[i]) for row in bare) for i in range(3)]
-        lines = [self.title("Money, at worst")]
+        lines = [self.title(title)]
         for number, row in enumerate(bare):
             text = "  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip()
             lines.append("  " + (self.style(text, "dim") if number == 0 else text))
+        return "\n".join(lines)
+
+    def backtest(self, backtest: Backtest) -> str:
+        """What recent calls say of it."""
+        lines = [self.title("Backtest")]
+        lines += [f"  {self.said(line)}" for line in
+                  _wrapped(replayed.headline(backtest), self.width - 2)]  # fmt: skip
+        last = ""
+        for row in replayed.rows(backtest):
+            if row.agent != last:
+                lines.append(f"  {self.style(printable(row.agent), 'name')}")
+                last = row.agent
+            such = f", such as {', '.join(row.examples)}" if row.examples else ""
+            text = f"{plural(row.calls, 'call')}: {row.text}{such}"
+            lines.append(self.row(row.sign, text, indent=4))
+        lines += [self.style(f"  {note}", "dim") for note in replayed.notes(backtest)]
         return "\n".join(lines)
 
     def units(self, plan: Plan) -> str:
