@@ -7,6 +7,7 @@ revocation that commits first always wins.
 
 from __future__ import annotations
 
+from gateway.access.epoch import move as changed
 from gateway.access.published import (
     agent_policy,
     current_digest,
@@ -33,6 +34,7 @@ __all__ = [
     "NO_RELEASE",
     "Caller",
     "agent_policy",
+    "changed",
     "close_socket",
     "current_digest",
     "current_policy",
