@@ -208,9 +208,10 @@ async def _write(commits: GroupCommit, name: str) -> int:
 def test_a_decision_that_cannot_be_written_fails_alone(
     commits: GroupCommit, database: Database
 ) -> None:
-    begun = threading.Event()
+    entered, begun = threading.Event(), threading.Event()
 
     def slow(tx: Transaction) -> None:
+        entered.set()
         begun.wait(30)
 
     def good(name: str) -> Any:
@@ -226,7 +227,8 @@ def test_a_decision_that_cannot_be_written_fails_alone(
 
     async def all_at_once() -> list[object]:
         first = asyncio.ensure_future(commits.write(slow))
-        await asyncio.sleep(0)
+        while not entered.is_set():
+            await asyncio.sleep(0)
         rest = [commits.decide(good("a")), commits.decide(bad), commits.decide(good("b"))]
         begun.set()
         await first
