@@ -122,29 +122,33 @@ async def stream(asked: Asked, answer: Answer) -> AsyncIterator[Piece | End]:
     stream that dies there can still be tried elsewhere. Raises Failure."""
     reader = READERS[asked.api]
     reading = reader.stream(hide_usage=asked.api == "chat" and not asked.with_usage)
-    held = b""
+    held = last = b""
     seen: list[bytes] = []
     size = 0
     begun = False
     async for blocks in _blocks(answer):
         # What came together goes on together: a write for each event would cost more than all else.
-        shown = b"".join([reading.take(answer.scrubbed(block), answer.where) for block in blocks])
-        size += len(shown)
+        for block in blocks:
+            shown = reading.take(answer.scrubbed(block), answer.where)
+            seen.append(shown)
+            size += len(shown)
+            if reading.ended:
+                # The event that says so is given when the call is settled.
+                last = shown
+                break
+            held += shown
         if size > MAX_ANSWER:
             raise Failure(f"{answer.where} answered more than {MAX_ANSWER} bytes", done=True)
-        if shown:
-            seen.append(shown)
-            held += shown
-            begun = begun or reading.begun
-            if begun:
-                yield Piece(held)
-                held = b""
+        begun = begun or reading.begun
+        if begun and held:
+            yield Piece(held)
+            held = b""
         if reading.ended:
             break
     usage = reading.end(answer.where)
     if held:
         yield Piece(held)
-    yield End(usage=usage, stored=stored(asked.api, "events", b"".join(seen)))
+    yield End(usage=usage, stored=stored(asked.api, "events", b"".join(seen)), tail=last)
 
 
 async def _blocks(answer: Answer) -> AsyncIterator[list[bytes]]:

@@ -227,8 +227,7 @@ def test_a_decision_that_cannot_be_written_fails_alone(
 
     async def all_at_once() -> list[object]:
         first = asyncio.ensure_future(commits.write(slow))
-        while not entered.is_set():
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(entered.wait, 30)
         rest = [commits.decide(good("a")), commits.decide(bad), commits.decide(good("b"))]
         begun.set()
         await first
