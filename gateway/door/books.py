@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeVar
 
 from gateway import calls
@@ -51,7 +52,7 @@ class Attempt:
     @property
     def label(self) -> Label:
         """What its answer is labelled."""
-        return Label.parse(self.row["label"])
+        return _label(self.row["label"])
 
 
 class Memory(Hooks):
@@ -328,6 +329,10 @@ class Books:
             return self._memory.directory.in_force(tx).rules
         except Refusal:
             return attempt.policy.rules
+
+
+_label = lru_cache(maxsize=64)(Label.parse)
+"""There are six labels."""
 
 
 def exhausted(failures: list[Failure]) -> Refusal:

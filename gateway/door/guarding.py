@@ -17,6 +17,7 @@ from gateway.live import LiveCall
 from gateway.policy.rules import Hook
 from gateway.providers import native
 from gateway.providers.asked import Asked
+from gateway.providers.dialects import fields
 from gateway.providers.pieces import End
 from gateway.values import Principal
 
@@ -49,7 +50,7 @@ class Guarding:
 
     async def request(self, guard: Guard, call: LiveCall, asked: Asked) -> Asked:
         """The request with what may go out. Raises Refusal."""
-        document = json.loads(asked.body)
+        document = fields.document(asked.body)
         changed = await self._through(guard, call, document, texts.said)
         return asked if changed is document else asked.texts(changed)
 

@@ -376,7 +376,7 @@ def _worst(price: PriceList, target: Target, asked: Asked) -> Callable[[int, int
     told = b"cache_control" in asked.body or "cache_control" in target.model.parameters
     writes = hidden or told or target.provider.kind != "anthropic"
     audio = hidden or b"audio" in asked.body or "audio" in target.model.parameters
-    return partial(price.worst, cache_writes=writes, audio=audio)
+    return price.worst_case(cache_writes=writes, audio=audio)
 
 
 def _unpriced(target: Target, over: list[budgets.Ceiling]) -> Refusal:

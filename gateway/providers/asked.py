@@ -42,7 +42,7 @@ STREAM_FIELDS = frozenset({"stream", "stream_options"})
 """Left out of the request's hash: streaming or not, it is the same request."""
 HEAVY = (b"base64", b"image", b"input_audio", b"input_file", b'"file"', b"document")
 """Where one of these stands, the length of the body says little about its tokens."""
-_KNOWN = ("digest", "input_tokens", "conversation")
+_KNOWN = ("digest", "input_tokens", "output_tokens", "conversation")
 _BETAS = re.compile(r"[A-Za-z0-9_.\- ,]{1,2000}")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _any = msgspec.json.Decoder()
@@ -116,7 +116,7 @@ class Asked:
             raise fields.invalid("`n` must be a number from 1 to 128")
         return count
 
-    @property
+    @cached_property
     def output_tokens(self) -> int | None:
         """The most output the client wants, of all answers together; None: it did not say."""
         given = [self._count(name) for name in OUTPUT[self.api] if name in self.fields]

@@ -32,14 +32,19 @@ _NOT_FINAL = (
 class Frame:
     """What an answer is dressed in: the name the client asked for, an identity, the second."""
 
+    key: CallKey
     model: str
-    identity: str
     seconds: int
 
     @classmethod
     def of(cls, key: CallKey, model: str, now: Millis) -> Frame:
-        """Of one call: the same key gives the same identity."""
-        return cls(model, hashlib.sha256(str(key).encode()).hexdigest()[:24], now // 1000)
+        """Of one call."""
+        return cls(key, model, now // 1000)
+
+    @property
+    def identity(self) -> str:
+        """24 hex digits: the same key gives the same."""
+        return hashlib.sha256(str(self.key).encode()).hexdigest()[:24]
 
 
 def again(asked: Asked, document: str, frame: Frame) -> tuple[list[Piece], End]:

@@ -22,7 +22,7 @@ from gateway.providers.tape import Recordings, Tee, digest
 from gateway.providers.upstream import Upstream, build_client
 from gateway.refusals import Refusal
 from gateway.routing import Failure, Target
-from gateway.values import NanoUSD
+from gateway.values import CallKey, NanoUSD
 from tests.gateway.spoken import Head, answer, chunks, delta, target
 from tests.gateway.stage import (
     KEY,
@@ -370,7 +370,9 @@ def test_what_was_recorded_of_a_provider_is_played_instead_of_it(
 
     async def call(provider: Provider, name: str, upstream: Upstream) -> bytes:
         where = Target("m", Model(provider=name, id="x"), name, provider)
-        told = serving.Serving(upstream, where, asked, 9, {}, Frame("m", "1", 1))
+        told = serving.Serving(
+            upstream, where, asked, 9, {}, Frame(CallKey.parse("run-1/1/0"), "m", 1)
+        )
         pieces = [piece async for piece in serving.stream(told)]
         return b"".join(p.tail if isinstance(p, End) else p.data for p in pieces)
 
