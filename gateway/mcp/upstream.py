@@ -99,15 +99,11 @@ class Servers:
         """What the server says of a tool, for `catalogue.check` to tighten by, before anything is
         decided; asked of the server as seldom as `call` does it.
 
-        Never raises and waits DESCRIBE_SECONDS at most: None when the server does not say. What
-        forbids the call (the lock, a missing delegation) is told by `call`.
+        None when the server does not say and need not. Raises what `call` would raise before it
+        sends anything: Failure (not done), Refusal (tool_changed, no_delegation, …).
         """
-        try:
-            async with asyncio.timeout(DESCRIBE_SECONDS):
-                client = await self._client(name, server, user)
-                return (await self._unchanged(client, name, server, tool))[0]
-        except (Failure, Refusal, TimeoutError):
-            return None
+        client = await self._client(name, server, user)
+        return (await self._unchanged(client, name, server, tool))[0]
 
     async def catalogue(
         self, name: str, server: ToolServer, *, user: str | None = None, max_age_ms: int = 0

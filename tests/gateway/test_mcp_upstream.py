@@ -335,12 +335,23 @@ def test_a_look_tells_the_hints_before_anything_is_called(world: World) -> None:
     assert "tools/call" not in world.fake.methods()
 
 
-def test_a_look_at_a_server_that_does_not_say_is_no_refusal(world: World) -> None:
+def test_a_look_is_refused_as_the_call_would_be_before_anything_is_sent(world: World) -> None:
+    def look() -> Any:
+        return world.run(lambda: world.servers.look("hub", world.server, "open"))
+
+    kept = world.fake.tools
+    world.fake.tools = []
+    assert look() is None, "without a lock it need not say"
+    world.fake.tools = kept
     lock(world)
     world.fake.tools = []
-    assert world.run(lambda: world.servers.look("hub", world.server, "open")) is None
+    with pytest.raises(Refusal) as changed:
+        look()
+    assert changed.value.code is Code.TOOL_CHANGED
     world.set(url="http://127.0.0.1:9/mcp")
-    assert world.run(lambda: world.servers.look("hub", world.server, "open")) is None
+    with pytest.raises(Failure) as down:
+        look()
+    assert not down.value.done
 
 
 def test_a_server_that_has_forgotten_us_is_looked_at_again_before_it_is_called(
