@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.policy import Access, AgentPolicy, ToolClass, ToolGrant, ToolServer
+from gateway.policy import Access, AgentPolicy, Grants, ToolClass, ToolGrant, ToolServer
 from tests.gateway.stage import Answer, Stage, grants, policy, principal
 from tests.support.mcp_fake import FakeServer
 
@@ -19,7 +19,7 @@ def at(hub: FakeServer, **more: Any) -> ToolServer:
     return ToolServer(**{**given, **more})
 
 
-def publish(stage: Stage, servers: Mapping[str, ToolServer], *more: str, **also: Any) -> None:
+def publish(stage: Stage, servers: Mapping[str, ToolServer], *more: str, **also: Any) -> Grants:
     """Every classified tool, and `more`, granted to `triage`."""
     names = [f"{name}.{each}" for name, server in servers.items() for each in server.tools]
     allowed = grants(tools={name: ToolGrant() for name in (*names, *more)})
@@ -27,6 +27,7 @@ def publish(stage: Stage, servers: Mapping[str, ToolServer], *more: str, **also:
     stage.publish(policy(servers=servers, **also), agents)
     stage.issue(granted=allowed)
     stage.issue(principal("run-2"), allowed, token=OTHER)
+    return allowed
 
 
 def start(stage: Stage, servers: Mapping[str, ToolServer], *more: str, **environment: str) -> None:
