@@ -230,6 +230,7 @@ class ToolCalls:
             arguments,
             effect_key=attempt.row["effect_key"],
             user=attempt.row["for_user"],
+            decided=attempt.tool.kind,
         )
 
 

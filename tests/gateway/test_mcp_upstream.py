@@ -335,6 +335,26 @@ def test_a_look_tells_the_hints_before_anything_is_called(world: World) -> None:
     assert "tools/call" not in world.fake.methods()
 
 
+def test_a_server_that_says_worse_after_the_decision_is_not_called(world: World) -> None:
+    decided = ToolClass(access=(Access.WRITE,))
+
+    async def call() -> Any:
+        return await world.servers.call(
+            "hub", world.server, "open", {}, effect_key=None, decided=decided
+        )
+
+    async def play() -> None:
+        assert await call()
+        world.fake.tools = [tool("open", annotations={"destructiveHint": True})]
+        world.clock.time += upstream.CHECKED_FOR_WRITES_MS + 1
+        with pytest.raises(Failure, match="worse") as failed:
+            await call()
+        assert not failed.value.done
+
+    world.run(play)
+    assert world.fake.methods().count("tools/call") == 1
+
+
 def test_a_look_is_refused_as_the_call_would_be_before_anything_is_sent(world: World) -> None:
     def look() -> Any:
         return world.run(lambda: world.servers.look("hub", world.server, "open"))

@@ -102,6 +102,8 @@ def test_an_artifact_is_for_its_own_run_and_nothing_else_is_under_that_path(
     for strange in ("../calls", "..%2f..%2fetc/passwd", "", "art-%00", f"{identity}/../x", "'--"):
         assert stage.get(f"/v1/artifacts/{strange}").code == "not_found", strange
     assert stage.post(path, {}).code == "not_found"
+    stage.revoke("run-1")
+    assert stage.get(path).code == "revoked"
 
 
 def test_a_large_result_is_a_resource_and_a_tool_for_models(stage: Stage, hub: FakeServer) -> None:
