@@ -7,6 +7,7 @@ revocation that commits first always wins.
 
 from __future__ import annotations
 
+from gateway.access.delegations import delegate, withdraw
 from gateway.access.published import (
     agent_policy,
     current_digest,
@@ -36,6 +37,7 @@ __all__ = [
     "close_socket",
     "current_digest",
     "current_policy",
+    "delegate",
     "drop_ceilings",
     "hash_token",
     "issue",
@@ -48,4 +50,5 @@ __all__ = [
     "unstop",
     "with_ceiling",
     "with_sockets",
+    "withdraw",
 ]

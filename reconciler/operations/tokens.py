@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from gateway import access
 from gateway.database import Database, Row, Transaction
-from gateway.mcp import oauth
 from gateway.refusals import Refusal
 from gateway.values import (
     AgentName,
@@ -157,7 +156,7 @@ def delegate(
     now = clock.now()
     with database.transaction() as tx:
         _used_as_a_person(tx, server)
-        oauth.delegate(tx, server=server, user=user, refresh_token=refresh_token, now=now)
+        access.delegate(tx, server=server, user=user, refresh_token=refresh_token, now=now)
         audit.append(
             tx, now=now, actor=actor, action="token.delegated", subject=server, reason=f"as {user}"
         )
@@ -171,7 +170,7 @@ def withdraw(database: Database, clock: Clock, server: str, *, user: str, actor:
     """
     now = clock.now()
     with database.transaction() as tx:
-        if not user or not oauth.withdraw(tx, server=server, user=user):
+        if not user or not access.withdraw(tx, server=server, user=user):
             raise Refused(f"{user} has not delegated tool server {server}")
         audit.append(
             tx, now=now, actor=actor, action="token.withdrawn", subject=server, reason=f"of {user}"

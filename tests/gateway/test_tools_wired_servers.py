@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.mcp import oauth
+from gateway import access
 from gateway.mcp.fingerprints import fingerprint
 from gateway.policy import OAuth, SecretRef, ToolServer
 from tests.gateway.stage import NOW, ROOT, Answer, Stage, over_socket, principal
@@ -136,12 +136,12 @@ def test_a_server_that_is_used_as_a_person_needs_that_persons_word(
     assert command in told.json()["error"]["message"]
     assert hub.asked == []
     with stage.database.transaction() as tx:
-        oauth.delegate(tx, server="hub", user="ines", refresh_token=PERSON_TOKEN, now=NOW)
+        access.delegate(tx, server="hub", user="ines", refresh_token=PERSON_TOKEN, now=NOW)
     done = call(stage, "hub__open", token="ines", key="run-1/1/0")
     assert said(done) == "as Bearer [redacted]"
     assert hub.forms[0]["refresh_token"] == PERSON_TOKEN
     with stage.database.transaction() as tx:
-        assert oauth.withdraw(tx, server="hub", user="ines")
+        assert access.withdraw(tx, server="hub", user="ines")
     assert refused(call(stage, "hub__open", token="ines")) == "no_delegation"
     again = call(stage, "hub__open", token="ines", key="run-1/1/0")
     assert again.headers["x-interlock-replayed"] == "1"
