@@ -204,7 +204,9 @@ class GroupCommit:
 
     `write(work)` returns after the commit that holds it. Each piece of work runs in a savepoint
     of its own, so one that raises is undone alone and its caller gets the exception. `decide` is
-    for work that raises before it has written anything, or not at all: it needs no savepoint.
+    for work that raises before it has written anything, or not at all: it needs no savepoint. When
+    the group cannot be committed such work is done again, by itself; so it may run twice, and what
+    it did the first time is not there.
     """
 
     def __init__(
@@ -270,7 +272,7 @@ class GroupCommit:
             self._commit(batch)
         self._database.close()
 
-    def _commit(self, batch: list[_Job]) -> None:
+    def _commit(self, batch: list[_Job], *, again: bool = True) -> None:
         results: list[tuple[_Job, Any, BaseException | None]] = []
         begun = self._monotonic()
         try:
@@ -281,7 +283,11 @@ class GroupCommit:
         except Exception as error:
             # The commit itself failed: nothing of the batch is durable, so nobody may go on.
             self._hooks.failed()
-            results = [(job, None, error) for job in batch]
+            # Decisions are made anew, each by itself: one that cannot be written fails alone.
+            anew = [job for job in batch if again and not job.alone]
+            results = [(job, None, error) for job in batch if job not in anew]
+            for job in anew:
+                self._commit([job], again=False)
         else:
             self._hooks.committed(len(batch), self._monotonic() - begun)
         # One wake-up for each event loop, not one for each caller.

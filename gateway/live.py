@@ -236,6 +236,9 @@ class LiveCalls:
             call.fail(refusal)
         except asyncio.CancelledError:
             call.fail(call.cut or Refusal(Code.INTERNAL_ERROR, "the gateway is stopping"))
+        except RecursionError:
+            # Deep enough to be read and too deep to be written again.
+            call.fail(Refusal(Code.INVALID_REQUEST, "the request is nested too deeply"))
         except Exception as error:
             call.fault = error
             call.fail(Refusal(Code.INTERNAL_ERROR, f"a fault of the gateway in call {call.key}"))

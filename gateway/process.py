@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import gc
 import itertools
 import json
 import logging
@@ -34,6 +35,7 @@ from gateway.door.books import Memory
 from gateway.keys import Keyring
 from gateway.log import Log, LogHandler
 from gateway.mcp import launch
+from gateway.providers.tape import Recordings
 from gateway.providers.upstream import Upstream, build_client
 from gateway.refusals import Refusal
 from gateway.telemetry import Telemetry
@@ -56,6 +58,7 @@ class Settings:
     port: int
     drain_seconds: float
     otlp: OtlpSettings | None
+    record: Path | None
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -66,6 +69,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
     parser.add_argument("--drain-seconds", type=float, default=30.0)
     parser.add_argument("--otlp", metavar="URL", help="OpenTelemetry collector (HTTP) for spans")
+    parser.add_argument(
+        "--record", type=Path, metavar="DIR", help="keep what models are asked and answer, as tapes"
+    )
     given = parser.parse_args(arguments)
     host, _, port = given.listen.rpartition(":")
     if not host or not port.isdigit():
@@ -82,6 +88,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         port=int(port),
         drain_seconds=given.drain_seconds,
         otlp=otlp,
+        record=given.record,
     )
 
 
@@ -98,7 +105,8 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
     commits = GroupCommit(database, memory)
     client = build_client()
     keyring = Keyring(environment, found=lambda secret: log.redact([secret]))
-    inner = Door(database, commits, memory, clock, Upstream(client, keyring), telemetry)
+    recorder = None if settings.record is None else Recordings(settings.record)
+    inner = Door(database, commits, memory, clock, Upstream(client, keyring, recorder), telemetry)
     inner.load(database)
     telemetry.watch(inner.readings())
     app = GatewayApp(inner, clock, log, telemetry, lambda: _unready(database))
@@ -128,6 +136,11 @@ async def serve(settings: Settings, environment: Mapping[str, str], clock: Clock
     listening.append(await listen(tcp, app))
     _announce(settings.state, host, port, clock)
     log.write("ready", host=host, port=port, pid=os.getpid())
+
+    # What is there now stays; and calls make few cycles, so that looking for them can be rare.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
     sweeping = asyncio.create_task(_sweep(gate, inner), name="close who is slow")
     await leaving.wait()

@@ -40,6 +40,7 @@ _AGAIN = frozenset(
         "rate_limited",
         "queue_full",
         "too_slow",
+        "overloaded",
         "internal_error",
     }
 )

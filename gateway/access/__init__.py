@@ -8,6 +8,7 @@ revocation that commits first always wins.
 from __future__ import annotations
 
 from gateway.access.delegations import delegate, withdraw
+from gateway.access.epoch import move as changed
 from gateway.access.published import (
     agent_policy,
     current_digest,
@@ -34,6 +35,7 @@ __all__ = [
     "NO_RELEASE",
     "Caller",
     "agent_policy",
+    "changed",
     "close_socket",
     "current_digest",
     "current_policy",

@@ -62,6 +62,11 @@ class Directory:
         self._runs: dict[str, RunId] = {}
         self._policies: dict[str, InForce] = {}
 
+    @property
+    def epoch(self) -> int:
+        """What it knows is of this epoch."""
+        return self._known.epoch
+
     def refresh(self, reader: Reader) -> bool:
         """Forget what may have changed; True when something has."""
         now = epoch.current(reader)
@@ -100,11 +105,12 @@ class Directory:
             if len(known.standings) >= MOST_KEPT:
                 known.standings.clear()
             known.standings[token_hash] = found
-        tokens.unexpired(found.row, now)
         if known.stops is None:
             known.stops = reader.read("SELECT * FROM stops ORDER BY agent")
+        # Before the expiry: a stop also ends what was begun with a token that has expired since.
         if known.stops:
             stops.check(known.stops, found.who.principal.agent, now)
+        tokens.unexpired(found.row, now)
         return found
 
     def run_of(self, reader: Reader, token_hash: str, now: Millis) -> RunId:

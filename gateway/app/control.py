@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from gateway import access
-from gateway.app.http import Exchange, as_json
+from gateway.app.exchange import Exchange, as_json
 from gateway.app.sockets import RunSockets
 from gateway.database import GroupCommit
 from gateway.door import Door

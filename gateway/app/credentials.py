@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from gateway import access
-from gateway.app.http import Exchange
+from gateway.app.exchange import Exchange
 from gateway.door import Head
 from gateway.refusals import Code, Refusal
 

@@ -11,8 +11,8 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.app.credentials import credential, head
+from gateway.app.exchange import Exchange, as_json
 from gateway.app.headers import figures, known
-from gateway.app.http import Exchange, as_json
 from gateway.app.tools import ARTIFACTS, ToolFace
 from gateway.door import Door
 from gateway.live import Finished, LiveCall
@@ -80,6 +80,10 @@ class GatewayApp:
             await route(exchange)
         except Refusal as refusal:
             self._refuse(exchange, refusal)
+        except RecursionError:
+            self._refuse(
+                exchange, Refusal(Code.INVALID_REQUEST, "the request is nested too deeply")
+            )
         except Exception as error:
             # The text of an exception may quote a request; its kind and the call are enough.
             self._log.write(

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from gateway.app.credentials import credential, head
+from gateway.app.exchange import Exchange
 from gateway.app.headers import figures, known
-from gateway.app.http import Exchange
 from gateway.door import Door
 from gateway.live import Finished, LiveCall
 from gateway.mcp import server

@@ -41,16 +41,18 @@ def shelf(policy: Policy, who: Principal, model: str) -> Shelf | None:
     return None
 
 
-def find(tx: Transaction, where: Shelf, request_hash: str, now: Millis) -> Row | None:
-    """The settled row that answers an equal request, if there is one that is not too old."""
+def find(tx: Transaction, where: Shelf, request_hash: str, policy: str, now: Millis) -> Row | None:
+    """The settled row that answers an equal request, if there is one that is not too old and was
+    made under the same policy: another one may have another model behind the name."""
     return tx.one(
         "SELECT c.* FROM cached_answers a JOIN calls c ON c.run = a.run AND c.step = a.step"
         " AND c.call = a.call AND c.attempt = a.attempt"
         " WHERE a.cache = :cache AND a.namespace = :namespace AND a.request_hash = :hash"
-        " AND a.expires_at > :now AND c.response IS NOT NULL",
+        " AND a.expires_at > :now AND c.response IS NOT NULL AND c.policy = :policy",
         cache=where.rule.name,
         namespace=where.namespace,
         hash=request_hash,
+        policy=policy,
         now=now,
     )
 

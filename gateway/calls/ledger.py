@@ -328,6 +328,8 @@ class Ledger:
         ended: Row = dict.fromkeys(_ENDED)
         ended["label"] = row["label"]
         ended |= change
+        # Texts from the other side: one that SQLite cannot take would undo the whole group.
+        ended["error"], ended["response"] = _text(ended["error"]), _text(ended["response"])
         ended["settled_at"] = now
         ended |= {name: row[name] for name in ("run", "step", "call", "attempt")}
         then, meters = self._open.pop(_identity(row), (None, None))
@@ -439,6 +441,13 @@ def summary(rows: Sequence[Row]) -> tuple[int, int, int]:
 def stored(response: Any) -> str:
     """An answer as the ledger keeps it."""
     return json.dumps(response, ensure_ascii=False)
+
+
+def _text(value: str | None) -> str | None:
+    """The same, with what is no character (half of a surrogate pair) replaced."""
+    if value is None or value.isascii():
+        return value
+    return value.encode(errors="replace").decode()
 
 
 def _name(row: Row) -> str:

@@ -63,9 +63,13 @@ class Memory(Hooks):
         self.ledger = Ledger()
         self.directory = Directory()
         self._observe = observe
+        self._epoch = -1
 
     def begin(self, tx: Transaction) -> None:
-        if self.directory.refresh(tx):
+        # Not what `refresh` says: the event loop may have been the first to see that it moved.
+        self.directory.refresh(tx)
+        if self.directory.epoch != self._epoch:
+            self._epoch = self.directory.epoch
             self.ledger.refresh()
 
     def finish(self, tx: Transaction) -> None:

@@ -140,12 +140,13 @@ class ModelCalls:
         if isinstance(room, Refused):
             raise room.refusal()
         call.audited.extend(over.rule for over in room.over)
+        shelf = self._shelf(policy, who, asked)
         used: int | None = None
         try:
             cost = asked.input_tokens + (asked.output_tokens or target.model.max_output_tokens)
             async with self.lanes.place(target.provider_name, target.provider, who.team, cost):
                 opened = await books.decide(
-                    call, lambda tx: self._open(tx, call, asked, policy, target)
+                    call, lambda tx: self._open(tx, call, asked, policy, target, shelf)
                 )
                 if isinstance(opened, Refusal):
                     raise opened
@@ -182,7 +183,13 @@ class ModelCalls:
                 self._limiter.correct(room, used, books.now())
 
     def _open(
-        self, tx: Transaction, call: LiveCall, asked: Asked, prepared: InForce, target: Target
+        self,
+        tx: Transaction,
+        call: LiveCall,
+        asked: Asked,
+        prepared: InForce,
+        target: Target,
+        shelf: Shelf | None,
     ) -> ModelAttempt | Stored | FromCache | Refusal:
         """Decide and reserve, in one transaction. Raises Refusal, Changed."""
         now = self._books.now()
@@ -221,10 +228,9 @@ class ModelCalls:
         if isinstance(admission, Shortfall):
             return _shortfall(tx, admission, who, now)
         label = ledger.label_of(tx, call.key.run)
-        shelf = None if asked.uses_tools else answers.shelf(policy.policy, who, asked.model)
         if shelf is not None:
             ledger.write(tx)
-            source = answers.find(tx, shelf, call.request_hash, now)
+            source = answers.find(tx, shelf, call.request_hash, policy.digest, now)
             if source is not None:
                 label = label.join(Label.parse(source["label"]))
                 row = ledger.cached(
@@ -260,6 +266,15 @@ class ModelCalls:
             price,
             shelf,
         )
+
+    def _shelf(self, policy: InForce, who: Principal, asked: Asked) -> Shelf | None:
+        """Where the answer is kept for equal requests, if it is. Not one that is the start of
+        something, and not one that a guardrail looks at: it may look at another caller's too."""
+        if not policy.policy.caches or asked.uses_tools:
+            return None
+        if self._guarding.at(Hook.MODEL_OUTPUT, policy, who, model=asked.model) is not None:
+            return None
+        return answers.shelf(policy.policy, who, asked.model)
 
     def _price(
         self, target: Target, policy: InForce, now: Millis, *, embeddings: bool

@@ -67,7 +67,11 @@ class Asked:
         if betas is not None and not _BETAS.fullmatch(betas):
             raise fields.invalid("`anthropic-beta` must be names separated by commas")
         try:
+            if not body.isascii():
+                body.decode()  # what is not looked into is not checked by the decoder either
             found = _fields.decode(body)
+        except RecursionError:
+            raise fields.invalid("the body is nested too deeply") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise fields.invalid(f"the body is not a JSON object: {error}") from None
         asked = cls(api, found, body, "", False, betas or "")
@@ -97,6 +101,8 @@ class Asked:
             return None
         try:
             return _any.decode(raw)
+        except RecursionError:
+            raise fields.invalid(f"`{name}` is nested too deeply") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise fields.invalid(f"`{name}` is not JSON: {error}") from None
 

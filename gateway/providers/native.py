@@ -21,7 +21,7 @@ from gateway.pricing import Usage
 from gateway.providers.asked import OUTPUT, Asked
 from gateway.providers.dialects import anthropic, responses
 from gateway.providers.pieces import End, Piece
-from gateway.providers.upstream import Answer
+from gateway.providers.upstream import MAX_ANSWER, Answer
 from gateway.providers.usage import whole
 from gateway.providers.wire import overridden
 from gateway.routing import Failure
@@ -122,30 +122,37 @@ async def stream(asked: Asked, answer: Answer) -> AsyncIterator[Piece | End]:
     stream that dies there can still be tried elsewhere. Raises Failure."""
     reader = READERS[asked.api]
     reading = reader.stream(hide_usage=asked.api == "chat" and not asked.with_usage)
-    held = b""
+    held = last = b""
     seen: list[bytes] = []
+    size = 0
     begun = False
-    async for block in _blocks(answer):
-        shown = reading.take(answer.scrubbed(block), answer.where)
-        if shown:
+    async for blocks in _blocks(answer):
+        # What came together goes on together: a write for each event would cost more than all else.
+        for block in blocks:
+            shown = reading.take(answer.scrubbed(block), answer.where)
             seen.append(shown)
-            if begun:
-                yield Piece(shown)
-            else:
-                held += shown
-                if reading.begun:
-                    begun = True
-                    yield Piece(held)
+            size += len(shown)
+            if reading.ended:
+                # The event that says so is given when the call is settled.
+                last = shown
+                break
+            held += shown
+        if size > MAX_ANSWER:
+            raise Failure(f"{answer.where} answered more than {MAX_ANSWER} bytes", done=True)
+        begun = begun or reading.begun
+        if begun and held:
+            yield Piece(held)
+            held = b""
         if reading.ended:
             break
     usage = reading.end(answer.where)
-    if not begun and held:
+    if held:
         yield Piece(held)
-    yield End(usage=usage, stored=stored(asked.api, "events", b"".join(seen)))
+    yield End(usage=usage, stored=stored(asked.api, "events", b"".join(seen)), tail=last)
 
 
-async def _blocks(answer: Answer) -> AsyncIterator[bytes]:
-    """Server-sent events with the empty line that ends each."""
+async def _blocks(answer: Answer) -> AsyncIterator[list[bytes]]:
+    """Server-sent events, each with the empty line that ends it, as they come together."""
     rest = b""
     async for chunk in answer.chunks():
         data = rest + chunk if rest else chunk
@@ -162,11 +169,9 @@ async def _blocks(answer: Answer) -> AsyncIterator[bytes]:
                 raise Failure(f"{answer.where} sent an event without an end", done=True)
             continue
         rest = data[cut + 2 :]
-        for block in data[: cut + 2].split(b"\n\n"):
-            if block:
-                yield block + b"\n\n"
+        yield [block + b"\n\n" for block in data[: cut + 2].split(b"\n\n") if block]
     if rest.strip():
-        yield rest.rstrip(b"\r\n") + b"\n\n"
+        yield [rest.rstrip(b"\r\n") + b"\n\n"]
 
 
 def stored(api: Api, kind: str, data: bytes) -> str:

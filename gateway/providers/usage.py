@@ -108,8 +108,9 @@ def whole(
     )
 
 
-MOST_TOKENS = 10**12
-"""No answer has more; a number beyond it is no count, and would not fit the ledger."""
+MOST_TOKENS = 10**9
+"""No answer has more; a number beyond it is no count. A hundred thousand answers of so many tokens,
+at the dearest price there is, still fit the BIGINT of a budget's total."""
 
 
 def _says(usage: Any, *totals: str) -> bool:

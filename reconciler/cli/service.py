@@ -101,12 +101,22 @@ def reconcile_command(
 
 
 @click.command("serve")
+@click.option(
+    "--gateway-listen",
+    metavar="HOST:PORT",
+    help="Where people and services from outside a run reach the gateway [any port of 127.0.0.1].",
+)
 @_service_options
 @state_option
 @repo_option
 @guarded
 def serve_command(
-    signing_key: Path | None, slots: int, state: Path, repo: str | None, branch: str | None
+    gateway_listen: str | None,
+    signing_key: Path | None,
+    slots: int,
+    state: Path,
+    repo: str | None,
+    branch: str | None,
 ) -> None:
     """The service: reconciler, gateway and runner as supervised processes, until SIGTERM."""
     from reconciler.cli.progress import Watcher
@@ -114,7 +124,8 @@ def serve_command(
     from reconciler.process.compose import Options
 
     with Watcher() as watcher:
-        loop.serve(Options(state, repo, branch, signing_key, slots), os.environ, watcher.watch)
+        options = Options(state, repo, branch, signing_key, slots, gateway_listen=gateway_listen)
+        loop.serve(options, os.environ, watcher.watch)
 
 
 def follow_run(options: Options, run: str, *, as_json: bool) -> None:

@@ -40,6 +40,8 @@ class Options:
     signing_key: Path | None = None
     slots: int = 4
     deadline_s: float | None = None
+    gateway_listen: str | None = None
+    """HOST:PORT of the gateway, for callers from outside; None: any port of this machine's own."""
 
 
 def open_context(options: Options, environment: Mapping[str, str], *, job: bool) -> Context:

@@ -90,6 +90,7 @@ class Loop:
                     self.environment,
                     slots=self.options.slots,
                     secrets=secret_names(self.context),
+                    listen=self.options.gateway_listen,
                 )
             )
         self.watch(self.context, Progress(ticked, published))
@@ -208,6 +209,7 @@ def serve(
                 environment,
                 slots=options.slots,
                 secrets=secret_names(context),
+                listen=options.gateway_listen,
             )
         )
         while not stopping.is_set():

@@ -145,10 +145,11 @@ def workers(
     *,
     slots: int,
     secrets: frozenset[str],
+    listen: str | None = None,
     patience: float = 20.0,
 ) -> Iterator[Supervisor]:
     """A gateway and a runner for one state directory, ready, until the block is left."""
-    with gateway_only(state, environment, patience=patience) as supervisor:
+    with gateway_only(state, environment, listen=listen, patience=patience) as supervisor:
         supervisor.add(
             "runner",
             [sys.executable, "-m", "runner", "--state", str(state), "--slots", str(slots)],
@@ -159,13 +160,19 @@ def workers(
 
 @contextmanager
 def gateway_only(
-    state: Path, environment: Mapping[str, str], *, patience: float = 20.0
+    state: Path,
+    environment: Mapping[str, str],
+    *,
+    listen: str | None = None,
+    patience: float = 20.0,
 ) -> Iterator[Supervisor]:
-    """A gateway for one state directory, ready, until the block is left."""
+    """A gateway for one state directory, ready, until the block is left. `listen` is HOST:PORT;
+    None: any port of this machine's own."""
     supervisor = Supervisor(state)
     try:
         (state / "gateway.json").unlink(missing_ok=True)
         command = [sys.executable, "-m", "gateway", "--state", str(state), "--drain-seconds", "10"]
+        command += [] if listen is None else ["--listen", listen]
         supervisor.add("gateway", command, for_gateway(environment))
         wait_for_gateway(state, supervisor, patience=patience)
         yield supervisor

@@ -8,7 +8,7 @@ know better is what is gone when this is read.
 
 from __future__ import annotations
 
-from gateway import calls
+from gateway import access, calls
 from gateway.database import Row, Transaction
 from gateway.values import Millis, Purpose, ReleaseDigest, RunId, show_usd
 from reconciler.record import audit, ledger
@@ -111,6 +111,9 @@ def _lose(tx: Transaction, claim: Row, now: Millis) -> None:
             "settled_at": now,
         },
     )
+    # Written past the gateway: it must count again what its budgets have spent.
+    calls.count_again(tx)
+    access.changed(tx)
     tx.execute("UPDATE claims SET state = 'lost' WHERE run = :run", run=claim["run"])
     calls.alert(
         tx,

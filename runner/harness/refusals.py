@@ -15,7 +15,7 @@ _NOT_OURS = frozenset(
     {"not_granted", "unknown_model", "unknown_price", "approval_required", "guardrail"}
 )
 _ELSEWHERE = frozenset(
-    {"provider_error", "provider_busy", "rate_limited", "queue_full", "too_slow"}
+    {"provider_error", "provider_busy", "rate_limited", "queue_full", "too_slow", "overloaded"}
 )
 """It went wrong there, or there was no room for it: nobody said that it may not be."""
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import calls, schema
+from gateway import access, calls, schema
 from gateway.budgets import Admission, Rules
 from gateway.calls import Ask, Ledger, Next, Settlement, Stored
 from gateway.database import Database, Row, Transaction
+from gateway.door import Memory
 from gateway.refusals import Code, Refusal
 from gateway.values import CallKey, EffectKey, Label, NanoUSD
 from tests.gateway.stage import NOW, principal
@@ -200,3 +201,46 @@ def test_the_label_of_a_run_rises_with_what_it_was_given(tx: Transaction) -> Non
     assert str(ledger.label_of(tx, who)) == "untrusted/secret"
     ledger.finish(tx)
     assert str(calls.run_label(tx, who)) == "untrusted/secret"
+
+
+def test_half_a_surrogate_pair_from_the_other_side_does_not_undo_a_whole_group(
+    tx: Transaction,
+) -> None:
+    settled, lost = reserve(tx, ask("run-1/1/0")), reserve(tx, ask("run-1/2/0", changes=False))
+    odd = "an emoji cut in half: \ud83d"
+    ledger.settle(
+        tx,
+        settled,
+        Settlement(NanoUSD(0)),
+        response=odd,
+        label=Label(),
+        over=(),
+        rules=NONE,
+        now=NOW,
+    )
+    ledger.lose(tx, lost, error=odd, rules=NONE, now=NOW)
+    ledger.finish(tx)
+    ends = {
+        (row["state"], row["response"] or row["error"]) for row in tx.read("SELECT * FROM calls")
+    }
+    assert ends == {(state, odd.replace("\ud83d", "?")) for state in ("settled", "unknown")}
+
+
+def test_totals_are_looked_up_again_whoever_sees_first_that_another_process_wrote(
+    tmp_path: Path,
+) -> None:
+    database = Database(tmp_path / "memory.sqlite")
+    database.migrate(schema.MIGRATIONS)
+    memory = Memory()
+    with database.transaction() as tx:
+        memory.begin(tx)
+    seen: list[str] = []
+    memory.ledger.refresh = lambda: seen.append("looked")  # type: ignore[method-assign]
+    with database.transaction() as tx:
+        access.drop_ceilings(tx, ())
+    assert memory.directory.refresh(database), "the event loop looks first"
+    for _ in range(2):
+        with database.transaction() as tx:
+            memory.begin(tx)
+    assert seen == ["looked"]
+    database.close()

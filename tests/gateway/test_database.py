@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -202,6 +203,42 @@ def test_nobody_goes_on_when_the_commit_itself_failed(
 
 async def _write(commits: GroupCommit, name: str) -> int:
     return await commits.write(lambda tx: add(tx, name))
+
+
+def test_a_decision_that_cannot_be_written_fails_alone(
+    commits: GroupCommit, database: Database
+) -> None:
+    entered, begun = threading.Event(), threading.Event()
+
+    def slow(tx: Transaction) -> None:
+        entered.set()
+        begun.wait(30)
+
+    def good(name: str) -> Any:
+        def work(tx: Transaction) -> str:
+            tx.execute("INSERT INTO things (name, amount) VALUES (:name, 1)", name=name)
+            return name
+
+        return work
+
+    def bad(tx: Transaction) -> None:
+        # Found only by the commit: then the whole group fails.
+        tx.execute("INSERT INTO children (parent) VALUES ('nobody')")
+
+    async def all_at_once() -> list[object]:
+        first = asyncio.ensure_future(commits.write(slow))
+        assert await asyncio.to_thread(entered.wait, 30)
+        rest = [commits.decide(good("a")), commits.decide(bad), commits.decide(good("b"))]
+        begun.set()
+        await first
+        return await asyncio.gather(*rest, return_exceptions=True)
+
+    one, broken, other = asyncio.run(all_at_once())
+    assert (one, other) == ("a", "b")
+    assert isinstance(broken, sqlite3.IntegrityError)
+    names = database.read("SELECT name FROM things ORDER BY name")
+    assert [row["name"] for row in names] == ["a", "b"]
+    assert database.read("SELECT * FROM children") == []
 
 
 def test_many_loops_in_many_threads_share_the_writer(

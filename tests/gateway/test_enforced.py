@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from gateway.policy import (
     Provider,
     RateLimit,
     Retry,
+    TapeEntry,
     VirtualModel,
     Window,
 )
@@ -398,3 +400,60 @@ def test_metrics_say_where_a_budget_stands(served: Stage, fake: FakeProvider) ->
     spent = (12 * 10 + 3 * 100) / 10**9
     assert f'interlock_budget_spent_dollars{{agent="",rule="day"}} {spent}' in text
     assert 'interlock_budget_limit_dollars{agent="",rule="day"} 1.0' in text
+
+
+def test_a_new_policy_drops_no_stream_and_holds_for_the_next_call(
+    served: Stage, fake: FakeProvider
+) -> None:
+    served.publish(world(fake))
+    first, *rest = openai_events("one, two")
+
+    def slowly(handler: Any) -> None:
+        handler.begin(sse(first))
+        fake.release.wait(60)
+        handler.wfile.write(sse(*rest))
+
+    fake.plan.put(slowly)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(streamed, served, "?", model="gpt")
+        fake.arrived.get(timeout=30)
+        served.publish(world(fake, guardrails=(guard(Hook.MODEL_INPUT, SecretsCheck()),)))
+        assert served.chat(f"use {KEY}", model="gpt").code == "guardrail"
+        fake.release.set()
+        assert running.result(timeout=30)[0] == "one, two"
+
+
+def test_what_is_recorded_can_be_played(stage: Stage, fake: FakeProvider, tmp_path: Path) -> None:
+    stage.publish(world(fake))
+    stage.issue()
+    stage.start("--record", str(tmp_path / "tapes"))
+    heard = said(stage, "play it again", model="gpt")
+    stage.terminate()
+    (file,) = (tmp_path / "tapes").glob("**/*.jsonl")
+    tape = tuple(TapeEntry.model_validate_json(line) for line in file.read_text().splitlines())
+    model = Model(provider="t", id="g", price=PRICE)
+    played = Provider(kind="cassette", tape=tape)
+    base = world(fake)
+    stage.publish(base.model_copy(update={"providers": {"t": played}, "models": {"gpt": model}}))
+    stage.start()
+    assert said(stage, "play it again", model="gpt") == heard
+    assert stage.chat("something else", model="gpt").status >= 400
+    assert len(fake.requests) == 1
+
+
+def test_an_answer_is_not_given_again_under_another_policy_or_past_a_guardrail(
+    served: Stage, fake: FakeProvider
+) -> None:
+    caches = (Cache(name="c", ttl_ms=HOUR),)
+    served.publish(world(fake, caches=caches))
+    served.chat("same", model="gpt")
+    served.publish(
+        world(fake, caches=caches, rate_limits=()).model_copy(update={"destructive": ("x.*",)})
+    )
+    assert "x-interlock-cached" not in served.chat("same", model="gpt").headers
+    served.publish(
+        world(fake, caches=caches, guardrails=(guard(Hook.MODEL_OUTPUT, KRAKEN, action="mutate"),))
+    )
+    for _ in range(2):
+        assert "x-interlock-cached" not in served.chat("same", model="gpt").headers
+    assert len(fake.requests) == 4

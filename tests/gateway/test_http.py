@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.app import http
+from gateway.app.exchange import MAX_UNSENT, Exchange
 from gateway.app.face import GatewayApp
-from gateway.app.http import Exchange
 from gateway.refusals import STATUS, Code
 from tests.gateway.wire import Line, Said, post, responses, settled
 
@@ -411,7 +411,7 @@ def test_a_reader_too_far_behind_a_stream_is_dropped_and_the_stream_goes_on() ->
         line.pipe.protocol.data_received(post("/"))
         await done.wait()
         assert line.pipe.aborted
-        assert len(line.pipe.out) < http.MAX_UNSENT + 200_000
+        assert len(line.pipe.out) < MAX_UNSENT + 200_000
         assert line.seen[0].gone
         assert line.gate.buffered == 0
 
@@ -422,7 +422,7 @@ def test_a_large_answer_given_at_once_is_no_reason_to_drop_anybody() -> None:
     async def work() -> None:
         async def replay(exchange: Exchange) -> None:
             exchange.begin(200, {}, content_type=b"text/event-stream")
-            exchange.write(b"a" * 2 * http.MAX_UNSENT)
+            exchange.write(b"a" * 2 * MAX_UNSENT)
             exchange.end(b"last")
 
         line = Line(replay)

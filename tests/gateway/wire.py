@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from gateway.app.http import Exchange, Gate, Server
+from gateway.app.exchange import Exchange
+from gateway.app.http import Gate, Server
 
 
 @dataclass

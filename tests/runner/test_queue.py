@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 from gateway import access
+from gateway.access.directory import Directory
 from gateway.database import Database
 from gateway.policy import Grants
 from gateway.refusals import Refusal
@@ -229,7 +230,7 @@ def test_a_finished_run_has_no_rights_left(database: Database, one: Queue) -> No
         )
     one.finish(lease, DONE)
     with pytest.raises(Refusal, match="the run is finished"):
-        access.caller(database, access.hash_token("t"), now=Millis(2))
+        Directory().standing(database, access.hash_token("t"), Millis(2))
 
 
 def test_leases_of_a_process_that_died_are_freed_and_no_others(
