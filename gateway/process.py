@@ -34,6 +34,7 @@ from gateway.door import Door
 from gateway.door.books import Memory
 from gateway.keys import Keyring
 from gateway.log import Log, LogHandler
+from gateway.mcp import launch
 from gateway.providers.tape import Recordings
 from gateway.providers.upstream import Upstream, build_client
 from gateway.refusals import Refusal
@@ -208,6 +209,8 @@ def _announce(state: Path, host: str, port: int, clock: Clock) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Exit codes: 0 stopped in good order, 1 cannot run here (says why), 2 wrong usage."""
     settings = parse(arguments, os.environ)
+    # Before anything else: the keys are in the environment from the first moment.
+    launch.hide_process()
     clock = SystemClock.from_environment(os.environ)
     log = Log(clock, sys.stderr)
     logging.getLogger().addHandler(LogHandler(log))

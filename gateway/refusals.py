@@ -91,8 +91,8 @@ RETRYABLE = frozenset(
 class Refusal(Exception):
     """A call that is not carried out, or whose answer cannot be given.
 
-    `facts` may hold rule, left_nano, left_tokens, resets_at (milliseconds), call_key and
-    retry_after (seconds): they stand beside `code` in every dialect's error.
+    `facts` may hold rule, left_nano, left_tokens, left_requests, resets_at (milliseconds),
+    call_key and retry_after (seconds): they stand beside `code` in every dialect's error.
     """
 
     def __init__(self, code: Code, message: str, **facts: Any) -> None:

@@ -7,6 +7,7 @@ revocation that commits first always wins.
 
 from __future__ import annotations
 
+from gateway.access.delegations import delegate, withdraw
 from gateway.access.epoch import move as changed
 from gateway.access.published import (
     agent_policy,
@@ -38,6 +39,7 @@ __all__ = [
     "close_socket",
     "current_digest",
     "current_policy",
+    "delegate",
     "drop_ceilings",
     "hash_token",
     "issue",
@@ -50,4 +52,5 @@ __all__ = [
     "unstop",
     "with_ceiling",
     "with_sockets",
+    "withdraw",
 ]

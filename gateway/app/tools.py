@@ -48,6 +48,7 @@ class ToolFace:
                 reply = todo.listed(self._door.artifacts(caller, todo.skip, server.PAGE))
             elif isinstance(todo, ArtifactRead):
                 piece = self._door.artifact(caller, todo.id, todo.offset, todo.limit)
+                said[b"X-Interlock-Label"] = str(piece.label).encode()
                 reply = todo.contents(
                     piece.text,
                     media=piece.media,
@@ -80,9 +81,15 @@ class ToolFace:
     async def artifact(self, exchange: Exchange) -> None:
         """`GET /v1/artifacts/ID?offset=0&limit=65536`: the bytes as they are."""
         numbers = {"offset": 0, "limit": MOST_BYTES}
-        for name, values in parse_qs(exchange.query, max_num_fields=8).items():
+        try:
+            asked = parse_qs(exchange.query, max_num_fields=len(numbers))
+        except ValueError:
+            asked = {"": [""]}
+        for name, values in asked.items():
             if name not in numbers or not values[-1].isascii() or not values[-1].isdigit():
-                raise Refusal(Code.INVALID_REQUEST, "`offset` and `limit` are whole numbers")
+                raise Refusal(
+                    Code.INVALID_REQUEST, "`offset` and `limit` are whole numbers, each there once"
+                )
             numbers[name] = min(int(values[-1][:15]), 2**40)
         piece = self._door.artifact(
             credential(exchange),
@@ -90,10 +97,13 @@ class ToolFace:
             numbers["offset"],
             min(numbers["limit"], MOST_BYTES),
         )
-        end = piece.offset + len(piece.content)
+        # RFC 9110, 14.4: a range has a last byte, so nothing of it is an unsatisfied range.
+        span = b"*"
+        if piece.content:
+            span = b"%d-%d" % (piece.offset, piece.offset + len(piece.content) - 1)
         headers = {
             b"X-Interlock-Label": str(piece.label).encode(),
-            b"content-range": b"bytes %d-%d/%d" % (piece.offset, max(0, end - 1), piece.total),
+            b"content-range": b"bytes %b/%d" % (span, piece.total),
         }
         exchange.respond(200, piece.content, headers, content_type=piece.media.encode())
 

@@ -16,7 +16,7 @@ from typing import Any
 from gateway import budgets
 from gateway.budgets import Admission, Ceiling, Charge, Meter, Rules, Total
 from gateway.calls.windows import Windows
-from gateway.database import Row, Transaction
+from gateway.database import Database, Row, Transaction
 from gateway.values import CallKey, Label, Millis, NanoUSD, Principal, RunId, derived_id
 
 
@@ -397,7 +397,7 @@ def alert(
     )
 
 
-def attempts(tx: Transaction, key: CallKey) -> list[Row]:
+def attempts(tx: Database | Transaction, key: CallKey) -> list[Row]:
     """All attempts of a call, oldest first."""
     return tx.read(
         "SELECT * FROM calls WHERE run = :run AND step = :step AND call = :call ORDER BY attempt",

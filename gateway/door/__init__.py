@@ -25,7 +25,7 @@ from gateway.database import Database, GroupCommit, Transaction
 from gateway.door.books import Books, Memory
 from gateway.door.guarding import Guarding
 from gateway.door.models import ModelCalls
-from gateway.door.tools import ToolCalls
+from gateway.door.tools import ToolCalls, reaches
 from gateway.limits import Limiter, MeterRow
 from gateway.live import LiveCall, LiveCalls
 from gateway.mcp import artifacts, catalogue
@@ -179,7 +179,7 @@ class Door:
         """The tools that the caller may use, described by their servers where the policy leaves
         that to them. Raises Refusal."""
         standing, policy = self.caller(token_hash)
-        live = standing.who.recorded is None
+        live = reaches(standing.who)
         if live:
             await self._servers.describe(catalogue.undescribed(standing.grants, policy.policy))
         seen = self._servers.seen() if live else {}

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 from gateway import calls
 from gateway.access.directory import Directory, InForce, Standing
 from gateway.budgets import Ceiling, Rules
-from gateway.calls import Ask, Ledger, Next, Settlement, Stored
+from gateway.calls import Ask, CallState, Ledger, Next, Settlement, Stored
 from gateway.database import Database, GroupCommit, Hooks, Row, Transaction
 from gateway.live import LiveCall, LiveCalls
 from gateway.pricing import Usage
@@ -132,6 +132,13 @@ class Books:
         """The same within a deciding transaction, where it is certain. Raises Refusal."""
         directory = self._memory.directory
         return directory.standing(tx, token_hash, now), directory.in_force(tx)
+
+    def answered(self, call: LiveCall) -> bool:
+        """Has it been settled already, so that nothing outside need be asked for it?"""
+        if call.fresh:
+            return False
+        rows = calls.attempts(self._database, call.key)
+        return any(row["state"] == CallState.SETTLED for row in rows)
 
     def standing(
         self, tx: Transaction, call: LiveCall, ask: Ask, *, rules: Rules, now: Millis

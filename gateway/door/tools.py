@@ -147,7 +147,7 @@ class ToolCalls:
         """What the tool's server says of it now, for whoever may call it at all. A server that
         cannot be asked matters only if the call has not been answered before."""
         standing = self._books.caller(call.token_hash)[0]
-        if not _reaches(standing.who):
+        if not reaches(standing.who) or self._books.answered(call):
             return None
         catalogue.check(
             name, arguments, grants=standing.grants, sides=standing.sides, policy=policy.policy
@@ -211,7 +211,7 @@ class ToolCalls:
             now=now,
         )
         # An eval never reaches a real server, even when nobody recorded anything for it.
-        server = policy.policy.servers[name.partition(".")[0]] if _reaches(who) else None
+        server = policy.policy.servers[name.partition(".")[0]] if reaches(who) else None
         return ToolAttempt(
             row, (), policy, self._books.monotonic(), tool, server, who.recorded or ()
         )
@@ -230,10 +230,11 @@ class ToolCalls:
             arguments,
             effect_key=attempt.row["effect_key"],
             user=attempt.row["for_user"],
+            decided=attempt.tool.kind,
         )
 
 
-def _reaches(who: Caller) -> bool:
+def reaches(who: Caller) -> bool:
     """Is there a real server behind this caller's tools?"""
     return who.recorded is None and who.principal.purpose is Purpose.LIVE
 

@@ -2,16 +2,13 @@
 
 An access token lives in this process only. A refresh token that the authorization server replaces
 must outlive it, or the next start would be locked out; and a person's delegation has no other
-place. Both are rows of `oauth_tokens`, readable for whoever may read the state directory's
-database (mode 0700): they are not encrypted, for the key would lie beside them. They are never
-exported to git, and never in a log, a result or an error.
+place: both are kept by `gateway.access.delegations`. None is ever in a log, a result or an error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -19,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from gateway.access import delegations
 from gateway.database import Database, GroupCommit, Transaction
 from gateway.keys import allowed_hosts, bound_to
 from gateway.policy import OAuth
@@ -36,22 +34,6 @@ SECONDS: Final = 30
 _ERROR = re.compile(r"[a-z_]{1,40}")
 
 
-def delegate(tx: Transaction, *, server: str, user: str, refresh_token: str, now: Millis) -> None:
-    """Let runs for `user` act on `server` as that person; replaces an earlier delegation."""
-    _put(tx, server, user, seed=_digest(refresh_token), token=refresh_token, now=now)
-
-
-def withdraw(tx: Transaction, *, server: str, user: str) -> bool:
-    """Take a delegation back, from the next call on; whether there was one."""
-    return bool(
-        tx.execute(
-            "DELETE FROM oauth_tokens WHERE server = :server AND person = :user",
-            server=server,
-            user=user,
-        )
-    )
-
-
 class Vault:
     """Refresh tokens in the database, for the process that uses them."""
 
@@ -62,27 +44,17 @@ class Vault:
 
     def find(self, server: str, user: str) -> tuple[str, str] | None:
         """(seed, refresh token) of a server and a person ("" for the server's own)."""
-        row = self._database.one(
-            "SELECT seed, refresh_token FROM oauth_tokens"
-            " WHERE server = :server AND person = :user",
-            server=server,
-            user=user,
-        )
-        return None if row is None else (row["seed"], row["refresh_token"])
+        return delegations.kept(self._database, server, user)
 
     async def replace(self, server: str, user: str, *, seed: str, old: str, new: str) -> None:
         """Keep a rotated refresh token, durably, unless a person gave another one meanwhile."""
 
         def work(tx: Transaction) -> None:
-            row = tx.one(
-                "SELECT refresh_token FROM oauth_tokens WHERE server = :server AND person = :user",
-                server=server,
-                user=user,
-            )
-            if row is None and user:
+            found = delegations.kept(tx, server, user)
+            if found is None and user:
                 return  # withdrawn meanwhile
-            if row is None or user == "" or row["refresh_token"] == old:
-                _put(tx, server, user, seed=seed, token=new, now=self._clock.now())
+            if found is None or user == "" or found[1] == old:
+                delegations.keep(tx, server, user, seed=seed, token=new, now=self._clock.now())
 
         await self._commits.write(work)
 
@@ -179,7 +151,7 @@ class Tokens:
         hosts = allowed_hosts(oauth.hosts, oauth.token_url)
         given = self._upstream.keyring.find(oauth.refresh_token, url=oauth.token_url, hosts=hosts)
         assert given is not None
-        seed = _digest(given)
+        seed = delegations.seed_of(given)
         # Rotated since, unless the operator has given another one.
         return (seed, kept[1]) if kept is not None and kept[0] == seed else (seed, given)
 
@@ -234,20 +206,3 @@ class Tokens:
 
 def _where(server: str) -> str:
     return f"the authorization server of {server}"
-
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _put(tx: Transaction, server: str, user: str, *, seed: str, token: str, now: Millis) -> None:
-    tx.execute(
-        "INSERT INTO oauth_tokens (server, person, seed, refresh_token, updated_at) VALUES"
-        " (:server, :user, :seed, :token, :now) ON CONFLICT (server, person) DO UPDATE SET"
-        " seed = :seed, refresh_token = :token, updated_at = :now",
-        server=server,
-        user=user,
-        seed=seed,
-        token=token,
-        now=now,
-    )

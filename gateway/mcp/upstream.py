@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from gateway.clock import SystemClock
 from gateway.mcp import results
+from gateway.mcp.catalogue import tighten
 from gateway.mcp.client import Catalogue, Client
 from gateway.mcp.connection import Connection, Handshake
 from gateway.mcp.fingerprints import TOOL_NAME, Observed, changed
@@ -73,8 +74,12 @@ class Servers:
         *,
         effect_key: str | None,
         user: str | None = None,
+        decided: ToolClass | None = None,
     ) -> dict[str, Any]:
         """The MCP tool result, however large (`results.fit`).
+
+        `decided` is the class under which the call was allowed: a server that has admitted worse
+        since then is not called (Failure, not done), so that the next try is decided by it.
 
         Raises Refusal: tool_changed, no_delegation, unknown_tool, provider_error (a secret is
         missing or may not go there): nothing was sent. Raises routing.Failure. The effect key
@@ -87,7 +92,7 @@ class Servers:
         if effect_key is not None:
             params["_meta"] = {META_EFFECT: effect_key}
             headers["idempotency-key"] = effect_key
-        reply = await self._sent(client, name, server, tool, params, headers)
+        reply = await self._sent(client, name, server, tool, params, headers, decided)
         if "error" in reply:
             error = reply["error"]
             return result(f"{error.get('message')} (code {error.get('code')})", error=True)
@@ -99,15 +104,11 @@ class Servers:
         """What the server says of a tool, for `catalogue.check` to tighten by, before anything is
         decided; asked of the server as seldom as `call` does it.
 
-        Never raises and waits DESCRIBE_SECONDS at most: None when the server does not say. What
-        forbids the call (the lock, a missing delegation) is told by `call`.
+        None when the server does not say and need not. Raises what `call` would raise before it
+        sends anything: Failure (not done), Refusal (tool_changed, no_delegation, …).
         """
-        try:
-            async with asyncio.timeout(DESCRIBE_SECONDS):
-                client = await self._client(name, server, user)
-                return (await self._unchanged(client, name, server, tool))[0]
-        except (Failure, Refusal, TimeoutError):
-            return None
+        client = await self._client(name, server, user)
+        return (await self._unchanged(client, name, server, tool))[0]
 
     async def catalogue(
         self, name: str, server: ToolServer, *, user: str | None = None, max_age_ms: int = 0
@@ -156,11 +157,18 @@ class Servers:
         tool: str,
         params: Mapping[str, Any],
         headers: Mapping[str, str],
+        decided: ToolClass | None,
     ) -> dict[str, Any]:
         """The response to a call, sent to the very server whose lock was looked at: one that was
         started again, or has forgotten us, may be another version of itself."""
         for _ in range(3):
             seen, epoch = await self._unchanged(client, name, server, tool)
+            if decided is not None and tighten(decided, seen) != decided:
+                raise Failure(
+                    f"{client.where} says worse of {tool} than when the call was decided; "
+                    "call it again",
+                    done=False,
+                )
             mirrored: dict[str, str] = {}
             if seen is not None and client.connection.version in MODERN:
                 mirrored = parameter_headers(seen.input_schema, params["arguments"])

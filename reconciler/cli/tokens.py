@@ -1,23 +1,24 @@
-"""`interlock token`: who may call the gateway from outside a run, by which token."""
+"""`interlock token`: who may call the gateway from outside a run, and for whom it may act."""
 
 from __future__ import annotations
 
 import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from reconciler.cli.acting import act, perform, where
-from reconciler.cli.options import guarded, json_option, show_json, state_option
+from reconciler.cli.options import F, guarded, json_option, show_json, state_option
 from reconciler.cli.reading import plain, snapshot
 from reconciler.cli.table import moment, printable, table
 
 
 @click.group("token", short_help="tokens of people and services")
 def token_command() -> None:
-    """Tokens of people and services that call the gateway from outside a run.
+    """Tokens of people and services that call the gateway from outside a run, and of people as
+    whom it uses tool servers.
 
     Who they are and what they may reach stands in gateway/principals.yaml.
     """
@@ -111,5 +112,64 @@ def revoke_command(name: str, reason: str, actor: str, **given: Any) -> None:
         given,
         lambda context: tokens.revoke(
             context.database, context.clock, name, reason=reason, actor=actor
+        ),
+    )
+
+
+def _user_option(command: F) -> F:
+    return click.option("--user", metavar="LOGIN", required=True, help="The person.")(command)
+
+
+@token_command.command("delegate")
+@click.argument("server")
+@_user_option
+@click.option(
+    "--refresh-token-file",
+    "file",
+    type=click.File("r"),
+    metavar="FILE",
+    help="File with the person's refresh token; - is standard input [default: asks for it].",
+)
+@where
+def delegate_command(server: str, user: str, file: TextIO | None, actor: str, **given: Any) -> None:
+    """Let runs for a person use tool server SERVER as that person.
+
+    Replaces what the person delegated before. The token is not shown.
+    """
+    from reconciler.operations import tokens
+
+    try:
+        token = (
+            click.prompt("Refresh token", hide_input=True, err=True)
+            if file is None
+            else file.read()
+        )
+    except UnicodeDecodeError:
+        raise click.BadParameter("not a text file", param_hint="--refresh-token-file") from None
+    act(
+        given,
+        lambda context: tokens.delegate(
+            context.database,
+            context.clock,
+            server,
+            user=user,
+            refresh_token=token.strip(),
+            actor=actor,
+        ),
+    )
+
+
+@token_command.command("withdraw")
+@click.argument("server")
+@_user_option
+@where
+def withdraw_command(server: str, user: str, actor: str, **given: Any) -> None:
+    """Take back a person's delegation of tool server SERVER, from the next call on."""
+    from reconciler.operations import tokens
+
+    act(
+        given,
+        lambda context: tokens.withdraw(
+            context.database, context.clock, server, user=user, actor=actor
         ),
     )

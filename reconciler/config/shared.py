@@ -127,6 +127,10 @@ def _read_lock(shared: Shared, reader: Reader, notes: Notes) -> None:
                     shared.places[kind, name] = place
 
 
+OURS = "interlock"
+"""What stands before the names of the gateway's own tools."""
+
+
 def _name(
     shared: Shared,
     kind: str,
@@ -254,6 +258,15 @@ def _take_servers(
         place = document.at(["destructive"], key=True)
         shared.places.setdefault(("destructive", "list"), place)
     for name, server in value.servers.items():
+        if name == OURS:
+            notes.error(
+                "reserved-name",
+                document.at(["servers", name], key=True),
+                f"no tool server can be called {quoted(name)}: the gateway's own tools are "
+                "interlock__find_tools and the like",
+                "rename it, and where it is used",
+            )
+            continue
         if _name(shared, "server", name, document, ["servers", name], notes):
             for tool in server.tools:
                 at: list[str | int] = ["servers", name, "tools", tool]

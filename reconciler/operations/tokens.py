@@ -3,6 +3,9 @@
 Who they are and what they may reach is declared in git (`gateway/principals.yaml`); a token only
 says that somebody is one of them. It is shown once, and kept as its hash. Taking it back works
 from the next call on, and cuts running streams.
+
+The other way round a person may lend the gateway a token of theirs, for a tool server that is used
+as that person: a delegation.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 
 from gateway import access
 from gateway.database import Database, Row, Transaction
+from gateway.refusals import Refusal
 from gateway.values import (
     AgentName,
     Clock,
@@ -136,9 +140,61 @@ def revoke(database: Database, clock: Clock, name: str, *, reason: str, actor: s
     return Done(f"token {identity} of {found.principal} is taken back", identity)
 
 
+def delegate(
+    database: Database, clock: Clock, server: str, *, user: str, refresh_token: str, actor: str
+) -> Done:
+    """Let runs for `user` use a tool server as that person; replaces an earlier delegation.
+
+    `refresh_token` is what the server's authorization server gave that person (RFC 6749, 6). It
+    is kept as it is, readable for the gateway's user only, and is in no record and no answer.
+    Raises Refused for a server in force that is not used as a person, and for what is no token.
+    """
+    if user.split() != [user]:
+        raise Refused(f"{user!r} is nobody's login")
+    if not refresh_token or not all("!" <= letter <= "~" for letter in refresh_token):
+        raise Refused("a refresh token is one line of printable ASCII without blanks; this is none")
+    now = clock.now()
+    with database.transaction() as tx:
+        _used_as_a_person(tx, server)
+        access.delegate(tx, server=server, user=user, refresh_token=refresh_token, now=now)
+        audit.append(
+            tx, now=now, actor=actor, action="token.delegated", subject=server, reason=f"as {user}"
+        )
+    return Done(f"runs for {user} use tool server {server} as {user}", server)
+
+
+def withdraw(database: Database, clock: Clock, server: str, *, user: str, actor: str) -> Done:
+    """Take a delegation back, from the next call on. Raises Refused when there is none.
+
+    Of a server that is not in the policy any more, too: what lies there must be able to go.
+    """
+    now = clock.now()
+    with database.transaction() as tx:
+        if not user or not access.withdraw(tx, server=server, user=user):
+            raise Refused(f"{user} has not delegated tool server {server}")
+        audit.append(
+            tx, now=now, actor=actor, action="token.withdrawn", subject=server, reason=f"of {user}"
+        )
+    return Done(f"{user}'s delegation of tool server {server} is taken back", server)
+
+
 def listing(reader: Database | Transaction) -> list[Token]:
     """Every token ever issued here for a call from outside a run, newest first."""
     return sorted(_tokens(reader), key=lambda one: (-one.issued_at, one.id))
+
+
+def _used_as_a_person(tx: Transaction, server: str) -> None:
+    try:
+        servers = access.current_policy(tx)[1].servers
+    except Refusal as refusal:
+        raise Refused(refusal.message) from None
+    found = servers.get(server)
+    if found is None or found.oauth is None or not found.oauth.per_user:
+        known = [n for n, s in sorted(servers.items()) if s.oauth is not None and s.oauth.per_user]
+        raise Refused(
+            f"{server!r} is not a tool server that is used as a person (oauth: {{per_user: true}} "
+            f"in gateway/mcp-servers.yaml, and in force); there are: {', '.join(known) or 'none'}"
+        )
 
 
 def _tokens(reader: Database | Transaction) -> list[Token]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from inspect import getsource
 from pathlib import Path
 from typing import Any, get_args
 
+import pytest
+
 import gateway
-from gateway import calls
+from gateway import calls, process
+from gateway.app.control import ControlApp
 from gateway.app.face import GatewayApp
+from gateway.app.tools import ARTIFACTS
 from gateway.budgets import share_of
 from gateway.database import Database
+from gateway.mcp.messages import REFUSED
 from gateway.policy import FORMAT, Api, Grants, Policy, Provider, TapeEntry, intersect
-from gateway.providers import tape
+from gateway.providers import native, tape
 from gateway.providers.conversation import Reply
 from gateway.providers.dialects import anthropic, embeddings, openai, responses
 from gateway.refusals import STATUS, Code
@@ -81,6 +88,53 @@ def test_every_header_the_code_sends_is_documented() -> None:
     for path in package.rglob("*.py"):
         sent |= set(re.findall(r"\"(X-Interlock-[A-Za-z-]+)\"", path.read_text()))
     assert sent == set(first_column(HTTP, "Header"))
+
+
+def section(title: str) -> str:
+    return HTTP.split(f"## {title}\n", 1)[1].split("\n#", 1)[0]
+
+
+def test_the_endpoints_are_the_documented_ones() -> None:
+    nothing: Any = None
+    app = GatewayApp(nothing, nothing, nothing, nothing, nothing)
+    served = {f"{method} {path}" for method, path in app._routes}
+    served |= {"POST /mcp", f"GET {ARTIFACTS}ID"}
+    table = re.findall(r"^\| (`.*?) \|", section("Endpoints"), re.MULTILINE)
+    documented = [name for cell in table for name in re.findall(r"`([A-Z]+ /[^`]*)`", cell)]
+    assert sorted(documented) == sorted(served)
+
+
+def test_the_control_sockets_requests_are_the_documented_ones() -> None:
+    route = r"path(?: == |\.startswith\()\"([^\"]+)\"\)? and method == \"([A-Z]+)\""
+    served = {f"{method} {path}" for path, method in re.findall(route, getsource(ControlApp))}
+    table = section("Control socket: `DIR/gateway-control.sock` (mode 0600, HTTP)")
+    documented = re.findall(r"^\| `([A-Z]+ /[^`]*)`", table, re.MULTILINE)
+    assert sorted(name.replace("<run>", "") for name in documented) == sorted(served)
+
+
+def test_the_options_of_the_process_are_the_documented_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        process.parse(["--help"], {})
+    options = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+    assert options == set(re.findall(r"`(--[a-z-]+)", section("Start, ready, stop")))
+
+
+def test_the_facts_of_a_refusal_are_the_documented_ones() -> None:
+    told: set[str] = {"retryable"}
+    for path in Path(str(gateway.__file__)).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refusal":
+                told |= {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+    listed = section("Errors").split("where they apply,", 1)[1].split("\nRefusals", 1)[0]
+    assert set(re.findall(r"`([a-z_]+)`", listed)) == told
+
+
+def test_what_a_forwarded_request_loses_is_documented() -> None:
+    gone = {name for names in native.UNMANAGED.values() for name in names}
+    assert all(f"`{name}`" in section("Endpoints") for name in gone)
+    assert f"−{-REFUSED} and `data.code`" in section("Errors")
 
 
 def test_the_dialects_paths_are_documented() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.mcp import oauth
+from gateway import access
 from gateway.policy import OAuth, SecretRef
 from gateway.refusals import Code, Refusal
 from gateway.routing import Failure
@@ -148,13 +148,13 @@ def test_a_rotated_refresh_token_outlives_the_process(world: World) -> None:
 
 def delegate(world: World, user: str, token: str) -> None:
     with world.database.transaction() as tx:
-        oauth.delegate(tx, server="hub", user=user, refresh_token=token, now=Millis(1))
+        access.delegate(tx, server="hub", user=user, refresh_token=token, now=Millis(1))
 
 
 def test_whoever_writes_logs_is_told_of_every_token(world: World) -> None:
     with_oauth(world, per_user=True)
     with world.database.transaction() as tx:
-        oauth.delegate(tx, server="hub", user="ann", refresh_token="ann-refresh", now=Millis(1))
+        access.delegate(tx, server="hub", user="ann", refresh_token="ann-refresh", now=Millis(1))
     world.user = "ann"
     world.run(world.call)
     assert set(world.found) == {SECRETS["CLIENT"], "ann-refresh", "t1"}
@@ -201,7 +201,7 @@ def test_a_delegation_taken_back_ends_with_the_next_call(world: World) -> None:
     async def play() -> Refusal:
         await world.call()
         with world.database.transaction() as tx:
-            assert oauth.withdraw(tx, server="hub", user="ann")
+            assert access.withdraw(tx, server="hub", user="ann")
         return await world.refusal()
 
     assert world.run(play).code is Code.NO_DELEGATION

@@ -335,12 +335,43 @@ def test_a_look_tells_the_hints_before_anything_is_called(world: World) -> None:
     assert "tools/call" not in world.fake.methods()
 
 
-def test_a_look_at_a_server_that_does_not_say_is_no_refusal(world: World) -> None:
+def test_a_server_that_says_worse_after_the_decision_is_not_called(world: World) -> None:
+    decided = ToolClass(access=(Access.WRITE,))
+
+    async def call() -> Any:
+        return await world.servers.call(
+            "hub", world.server, "open", {}, effect_key=None, decided=decided
+        )
+
+    async def play() -> None:
+        assert await call()
+        world.fake.tools = [tool("open", annotations={"destructiveHint": True})]
+        world.clock.time += upstream.CHECKED_FOR_WRITES_MS + 1
+        with pytest.raises(Failure, match="worse") as failed:
+            await call()
+        assert not failed.value.done
+
+    world.run(play)
+    assert world.fake.methods().count("tools/call") == 1
+
+
+def test_a_look_is_refused_as_the_call_would_be_before_anything_is_sent(world: World) -> None:
+    def look() -> Any:
+        return world.run(lambda: world.servers.look("hub", world.server, "open"))
+
+    kept = world.fake.tools
+    world.fake.tools = []
+    assert look() is None, "without a lock it need not say"
+    world.fake.tools = kept
     lock(world)
     world.fake.tools = []
-    assert world.run(lambda: world.servers.look("hub", world.server, "open")) is None
+    with pytest.raises(Refusal) as changed:
+        look()
+    assert changed.value.code is Code.TOOL_CHANGED
     world.set(url="http://127.0.0.1:9/mcp")
-    assert world.run(lambda: world.servers.look("hub", world.server, "open")) is None
+    with pytest.raises(Failure) as down:
+        look()
+    assert not down.value.done
 
 
 def test_a_server_that_has_forgotten_us_is_looked_at_again_before_it_is_called(

@@ -81,6 +81,7 @@ HTTP = "url: https://s.example/mcp, hosts: [s.example]"
         (server, f"{HTTP}, oauth: {{token_url: 'http://login.example/token', client_id: me, client_secret: {{env: S}}}}", "{token_url", "token_url must be https"),
         (server, f"{HTTP}, oauth: {{{OAUTH}, client_secret: hunter2}}", "hunter2", "never the secret itself"),
         (server, f"{HTTP}, max_result: 64000", "64000", "write it like 512m"),
+        (provider, f"{AZURE}, api_version: 2024-10-21, max_concurrent: 0", "0", "greater than 0"),
         (budget, "window: day", "{", "give limit (dollars), tokens, requests or several of them"),
         (budget, "window: day, tokens: 0", "0", "greater than 0"),
     ],
@@ -210,3 +211,23 @@ def test_tokens_limit_no_money_so_a_run_still_needs_a_limit_on_cost() -> None:
     assert [f.id for f in result.findings] == ["no-money-limit"]
     result = more("budgets:\n  - {name: b, window: run, limit: 1}\n", **files)
     assert result.findings == ()
+
+
+def test_no_server_can_be_called_like_the_gateways_own_tools() -> None:
+    result = more(
+        "servers:\n  tidy: {url: https://t.example/mcp}\n  interlock: {url: https://i.example/mcp}\n"
+    )
+    assert result.fleet is None
+    (found,) = (f for f in result.findings if f.id == "reserved-name")
+    assert str(found.place) == f"{MORE}:3:3"
+    assert 'no tool server can be called "interlock"' in str(found)
+    assert "rename it" in str(found)
+
+
+@pytest.mark.parametrize("wrong", ["fp-1", "A" * 64, "a" * 63, "sha256:" + "a" * 64])
+def test_a_locked_fingerprint_is_64_hex_digits(wrong: str) -> None:
+    result = loaded(tree({"interlock.lock": f"lock:\n  tools:\n    tracker.open: {wrong}\n"}))
+    assert result.fleet is None
+    (found,) = (f for f in result.findings if "64 hex digits" in str(f))
+    assert str(found).startswith("interlock.lock:3:19 ")
+    assert "`interlock lock` writes it" in str(found)

@@ -209,7 +209,7 @@ PUTS: Mapping[str, tuple[str, ...]] = {
         BASE["interlock.lock"],
         BASE["interlock.lock"].replace("aaaa", "bbbb"),
         BASE["interlock.lock"].replace("default", "other"),
-        BASE["interlock.lock"] + "  tools: {tracker.open: fp-2}\n",
+        BASE["interlock.lock"] + f"  tools: {{tracker.open: {'2' * 64}}}\n",
     ),
     "shared/brief.md": ("Be brief.\n", "Be briefer.\n", "", "-> other.md", "-> ../../away"),
     "shared/gone.md": ("Here after all.\n",),

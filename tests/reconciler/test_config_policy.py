@@ -7,7 +7,7 @@ from gateway.values import AgentName
 from reconciler.config import Fleet
 from reconciler.config.policy import ceiling
 from reconciler.release import ceiling_of, roles
-from tests.support.small_fleet import FILES, edited, fleet, loaded, release, tree
+from tests.support.small_fleet import FILES, LOCKED, edited, fleet, loaded, release, tree
 
 TRIAGE = AgentName("triage")
 
@@ -28,7 +28,7 @@ def test_money_and_scripts_and_fingerprints_reach_the_gateway() -> None:
     script = published.providers["offline"].script
     assert script is not None
     assert script.rules[0].say == "done"
-    assert published.servers["tracker"].tools["open"].fingerprint == "fp-1"
+    assert published.servers["tracker"].tools["open"].fingerprint == LOCKED
     assert published.servers["tracker"].tools["open"].access == (Access.WRITE,)
 
 

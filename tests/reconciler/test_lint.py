@@ -100,7 +100,7 @@ def test_a_fleet_that_is_ready_has_no_findings() -> None:
         ("model-retires", [(MODELS, "id: small-1", 'id: small-1, retires: "2026-12-31"')], {}),
         ("single-target", [(MODELS, "[large, small]", "[large]")], {}),
         ("wide-key", [(MODELS, "hosts: [api.openai.com]", "hosts: [api.openai.com, a.b]")], {}),
-        ("unused-server", [(LOCK, "tools: {tracker.open: fp-1}", "tools: {}")], {"gateway/chat.yaml": POST}),
+        ("unused-server", [(LOCK, f"tools: {{tracker.open: {small_fleet.LOCKED}}}", "tools: {}")], {"gateway/chat.yaml": POST}),
         ("unlocked-server", [(AGENT, SERVER_LINE, SERVER_LINE[:-1] + ", {name: chat, args: {channel: ci}}]"),
                              (AGENT, '"mcp:tracker/api:changes"', '"mcp:tracker/api:changes", "mcp:chat/ci"')], {"gateway/chat.yaml": POST}),
         ("unknown-price", [(MODELS, "large-1, price: {input: 3.00, output: 15.00}", "large-1")], {}),

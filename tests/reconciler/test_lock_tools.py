@@ -20,15 +20,16 @@ from reconciler.cli import interlock
 from reconciler.operations import Refused
 from reconciler.operations.repository import lock_tools, tools_to_lock
 from reconciler.process.catalogue import NotTold, catalogue, catalogues
-from tests.support.small_fleet import FILES, IMAGE
+from tests.support.small_fleet import FILES, IMAGE, LOCKED, RELOCKED
 
+LIST, DELETE, GONE = "a" * 64, "b" * 64, "c" * 64
 LOCK = f"""\
 # Reviewed by ines.
 lock:
   images: {{default: '{IMAGE}'}}
   tools:
-    tracker.open: fp-1   # after the incident
-    tracker.gone: fp-0
+    tracker.open: {LOCKED}   # after the incident
+    tracker.gone: {GONE}
 """
 
 
@@ -43,31 +44,31 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_what_is_locked_is_what_is_classified(repository: Path) -> None:
-    assert tools_to_lock(repository) == {"tracker": {"delete": None, "list": None, "open": "fp-1"}}
+    assert tools_to_lock(repository) == {"tracker": {"delete": None, "list": None, "open": LOCKED}}
 
 
 def test_a_change_is_told_and_comments_stay(repository: Path) -> None:
-    done = lock_tools(repository, {"tracker": {"open": "fp-2", "list": "fp-l", "delete": "fp-d"}})
+    done = lock_tools(repository, {"tracker": {"open": RELOCKED, "list": LIST, "delete": DELETE}})
     assert done.changed == (
-        "tracker.delete: new → fp-d",
-        "tracker.list: new → fp-l",
-        "tracker.open: fp-1 → fp-2",
+        f"tracker.delete: new → {DELETE[:19]}",
+        f"tracker.list: new → {LIST[:19]}",
+        f"tracker.open: {LOCKED[:19]} → {RELOCKED[:19]}",
         "tracker.gone: not declared any more, removed",
     )
     assert done.problems == ()
     text = (repository / "interlock.lock").read_text()
     assert "# Reviewed by ines." in text
-    assert "tracker.open: fp-2   # after the incident" in text
+    assert f"tracker.open: {RELOCKED}   # after the incident" in text
     assert "tracker.gone" not in text
     assert tools_to_lock(repository)["tracker"] == {
-        "delete": "fp-d",
-        "list": "fp-l",
-        "open": "fp-2",
+        "delete": DELETE,
+        "list": LIST,
+        "open": RELOCKED,
     }
 
 
 def test_a_second_time_nothing_changes_and_nothing_is_written(repository: Path) -> None:
-    told = {"tracker": {"open": "fp-1", "list": "fp-l", "delete": "fp-d"}}
+    told = {"tracker": {"open": LOCKED, "list": LIST, "delete": DELETE}}
     lock_tools(repository, told)
     before = (repository / "interlock.lock").stat().st_mtime_ns
     assert lock_tools(repository, told).changed == ()
@@ -75,16 +76,16 @@ def test_a_second_time_nothing_changes_and_nothing_is_written(repository: Path) 
 
 
 def test_a_tool_that_vanished_is_reported_and_stays_locked(repository: Path) -> None:
-    done = lock_tools(repository, {"tracker": {"list": "fp-l", "delete": "fp-d"}})
+    done = lock_tools(repository, {"tracker": {"list": LIST, "delete": DELETE}})
     assert done.problems == (
         "tracker.open: the server has no such tool any more; it stays locked. "
         "Correct gateway/mcp-servers.yaml",
     )
-    assert tools_to_lock(repository)["tracker"]["open"] == "fp-1"
+    assert tools_to_lock(repository)["tracker"]["open"] == LOCKED
 
 
 def test_a_tool_that_nobody_classified_is_told_and_not_locked(repository: Path) -> None:
-    told = {"open": "fp-1", "list": "l", "delete": "d", "drop_all": "x"}
+    told = {"open": LOCKED, "list": LIST, "delete": DELETE, "drop_all": GONE}
     done = lock_tools(repository, {"tracker": told})
     assert done.notes == ("tracker: not classified, so not locked: drop_all",)
     assert "drop_all" not in (repository / "interlock.lock").read_text()
@@ -93,7 +94,7 @@ def test_a_tool_that_nobody_classified_is_told_and_not_locked(repository: Path) 
 def test_a_server_that_was_not_reached_keeps_what_was_locked(repository: Path) -> None:
     done = lock_tools(repository, {"tracker": "connection refused"})
     assert done.problems == ("tracker: connection refused",)
-    assert tools_to_lock(repository)["tracker"]["open"] == "fp-1"
+    assert tools_to_lock(repository)["tracker"]["open"] == LOCKED
 
 
 def test_a_directory_with_errors_is_refused(repository: Path) -> None:
@@ -151,8 +152,8 @@ def told(tools: Mapping[str, str]) -> tuple[int, Any]:
 
 def test_the_gateway_tells_names_and_fingerprints(state: tuple[Path, Answers]) -> None:
     folder, answers = state
-    answers["tracker"] = told({"open": "fp-2"})
-    assert catalogue(folder, "tracker") == {"open": "fp-2"}
+    answers["tracker"] = told({"open": RELOCKED})
+    assert catalogue(folder, "tracker") == {"open": RELOCKED}
 
 
 @pytest.mark.parametrize(
@@ -169,10 +170,10 @@ def test_one_server_that_cannot_be_asked_does_not_keep_the_others(
     state: tuple[Path, Answers], answer: tuple[int, Any], words: str
 ) -> None:
     folder, answers = state
-    answers |= {"bad": answer, "tracker": told({"open": "fp-2"})}
+    answers |= {"bad": answer, "tracker": told({"open": RELOCKED})}
     found = catalogues(folder, ["bad", "tracker"])
     assert words in str(found["bad"])
-    assert found["tracker"] == {"open": "fp-2"}
+    assert found["tracker"] == {"open": RELOCKED}
 
 
 def test_a_state_directory_without_a_gateway_says_so(tmp_path: Path) -> None:
@@ -188,13 +189,13 @@ def test_the_command_locks_images_and_tools_and_ends_with_1_when_one_vanished(
 ) -> None:
     monkeypatch.setattr("runner.sandbox.images.image_id", lambda _: IMAGE)
     folder, answers = state
-    answers["tracker"] = told({"open": "fp-2", "list": "fp-l", "delete": "fp-d"})
+    answers["tracker"] = told({"open": RELOCKED, "list": LIST, "delete": DELETE})
     command = ["lock", str(repository), "--state", str(folder), "--tools"]
     result = CliRunner().invoke(interlock, command)
     assert result.exit_code == 0, result.output
-    assert "tracker.open: fp-1 → fp-2" in result.output
-    assert "fp-2   # after the incident" in (repository / "interlock.lock").read_text()
-    answers["tracker"] = told({"open": "fp-2", "list": "fp-l"})
+    assert f"tracker.open: {LOCKED[:19]} → {RELOCKED[:19]}" in result.output
+    assert f"{RELOCKED}   # after the incident" in (repository / "interlock.lock").read_text()
+    answers["tracker"] = told({"open": RELOCKED, "list": LIST})
     result = CliRunner().invoke(interlock, command)
     assert result.exit_code == 1
     assert "tracker.delete: the server has no such tool any more" in result.output

@@ -27,7 +27,7 @@ from reconciler.plan import diff as differ
 from reconciler.plan.money import daily, yearly
 from reconciler.release import compile_fleet, release_of
 from reconciler.source.tree import MemoryTree
-from tests.support.small_fleet import FILES, edited, fleet, tree
+from tests.support.small_fleet import FILES, LOCKED, RELOCKED, edited, fleet, tree
 
 AGENT = "agents/triage/agent.yaml"
 FLEET = "interlock.yaml"
@@ -88,7 +88,7 @@ LOOSER = {
     "tool trusted": (SERVERS, "list: {access: [read],", "list: {access: [read], trusted: true,", "tool/tracker.list"),
     "destructive list shorter": (SERVERS, '["*.drop_*"]', "[]", "destructive/list"),
     "image changed": ("interlock.lock", "aaaa", "baaa", "image/default"),
-    "fingerprint changed": ("interlock.lock", "fp-1", "fp-2", "fingerprint/tracker.open"),
+    "fingerprint changed": ("interlock.lock", LOCKED, RELOCKED, "fingerprint/tracker.open"),
     "member added": ("teams.yaml", "[ines]", "[ines, eve]", "team/payments"),
     "paths change hands": ("teams.yaml", '"agents/**"', '"agents/**", "gateway/**"', "owners/rules"),
 }  # fmt: skip
@@ -379,4 +379,4 @@ def test_the_format_of_what_is_stored_is_raised_with_its_shape() -> None:
         "facts": {name: sides.facts_of(agent) for name, agent in small.agents.items()},
         "units": {name: unit.value for name, unit in sides.units_of(small).items()},
     }
-    assert (sides.FORMAT, sides.short_hash(told)) == ("interlock.standing/2", "c719aa0c3acb")
+    assert (sides.FORMAT, sides.short_hash(told)) == ("interlock.standing/2", "226f646d9a77")

@@ -27,12 +27,12 @@ from reconciler.release import (
     variant,
 )
 from reconciler.source.tree import MemoryTree
-from tests.support.small_fleet import FILES, edited, fleet, release, tree
+from tests.support.small_fleet import FILES, LOCKED, RELOCKED, edited, fleet, release, tree
 
 AGENT = "agents/triage/agent.yaml"
 MODELS = "gateway/models.yaml"
 SERVERS = "gateway/mcp-servers.yaml"
-GOLDEN = "rel-c17390ec6a09"
+GOLDEN = "rel-d1c49aaf74cb"
 
 
 def test_the_digest_of_a_fixed_fleet_is_frozen() -> None:
@@ -89,7 +89,7 @@ OTHER = {
     "tool's access": (SERVERS, "open: {access: [write]", "open: {access: [write, egress]", ["main/tools/tracker.open"]),
     "tool's description": (SERVERS, "Open a change", "Open changes", ["main/tools/tracker.open"]),
     "tool's schema": (SERVERS, "{type: string}", "{type: integer}", ["main/tools/tracker.open"]),
-    "tool's fingerprint": ("interlock.lock", "fp-1", "fp-2", ["main/tools/tracker.open"]),
+    "tool's fingerprint": ("interlock.lock", LOCKED, RELOCKED, ["main/tools/tracker.open"]),
     "tool's arguments": (AGENT, "northwind-*", "northwind-api", ["main/tools/tracker.list", "main/tools/tracker.open"]),
     "approvals": (AGENT, "{open: pause_for_human}", "{}", ["main/tools/tracker.open"]),
     "granted tools": (AGENT, "tools: [open, list]", "tools: [open]", ["main/tools/tracker.list"]),

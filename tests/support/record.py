@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import gateway.calls
+import gateway.schema
 import reconciler.schema
 import runner.queue
 from gateway.database import Database, Transaction
@@ -55,7 +56,7 @@ class FakeClock:
 def new_database(path: Path) -> Database:
     database = Database(path)
     database.migrate(
-        (*gateway.calls.MIGRATIONS, *runner.queue.MIGRATIONS, *reconciler.schema.MIGRATIONS)
+        (*gateway.schema.MIGRATIONS, *runner.queue.MIGRATIONS, *reconciler.schema.MIGRATIONS)
     )
     return database
 

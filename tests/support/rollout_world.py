@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway import calls
+from gateway import schema as gateway_schema
 from gateway.database import Database, Transaction
 from gateway.policy import Grants, Limits
 from gateway.values import (
@@ -43,7 +43,7 @@ from runner import queue
 from runner.spec import Role, RunOutcome, RunSpec, SandboxSpec
 
 AGENT = AgentName("triage")
-MIGRATIONS = (*calls.MIGRATIONS, *queue.MIGRATIONS, *schema.MIGRATIONS)
+MIGRATIONS = (*gateway_schema.MIGRATIONS, *queue.MIGRATIONS, *schema.MIGRATIONS)
 HISTORY = (2, 48)
 """Stable's bad and good runs from before the story begins, so that a canary can fire."""
 

@@ -12,6 +12,8 @@ from reconciler.release import Release, compile_fleet
 from reconciler.source.tree import MemoryTree
 
 IMAGE = "sha256:" + "a" * 64
+LOCKED, RELOCKED = "f1" * 32, "f2" * 32
+"""Fingerprints of `tracker.open`."""
 
 FILES: Mapping[str, str] = {
     "interlock.yaml": """\
@@ -29,7 +31,7 @@ fleet:
     ungated: {gate: none}
 """,
     "teams.yaml": "teams:\n  payments: {members: [ines]}\n",
-    "interlock.lock": f"lock:\n  images: {{default: '{IMAGE}'}}\n  tools: {{tracker.open: fp-1}}\n",
+    "interlock.lock": f"lock:\n  images: {{default: '{IMAGE}'}}\n  tools: {{tracker.open: {LOCKED}}}\n",
     "gateway/models.yaml": """\
 providers:
   offline: {kind: scripted, script: ./scripts/offline.yaml}

@@ -297,12 +297,18 @@ def _image(value: str) -> str:
     return value
 
 
+def _fingerprint(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("not a fingerprint of 64 hex digits; `interlock lock` writes it")
+    return value
+
+
 class Lock(Document):
     """What git cannot know by itself."""
 
     images: dict[Label, Annotated[Line, AfterValidator(_image)]] = {}
     """Image name to digest."""
-    tools: dict[ToolName, Line] = {}
+    tools: dict[ToolName, Annotated[Line, AfterValidator(_fingerprint)]] = {}
     """`server.tool` to the fingerprint of its description and schema."""
 
 
