@@ -9,18 +9,9 @@ lost: charged at worst case). The row format is frozen as interlock.calls/2
 
 from __future__ import annotations
 
-from gateway.calls.ledger import (
-    Ask,
-    Ledger,
-    Settlement,
-    alert,
-    attempts,
-    charge_of,
-    of_run,
-    run_label,
-    stored,
-    summary,
-)
+from gateway.calls.alerts import alert
+from gateway.calls.ledger import Ask, Ledger, Settlement, charge_of, stored
+from gateway.calls.reading import attempts, of_run, run_label, summary
 from gateway.calls.schema import MIGRATIONS, CallState
 from gateway.calls.standing import Next, Stored, standing
 from gateway.calls.windows import audit, count_again

@@ -1,8 +1,7 @@
 """Writing the ledger: reserve before anything is sent, then settle, release or lose, once.
 
 `Ledger` belongs to the one thread that writes: it decides in memory, inside the transaction that
-will hold the rows, and hands all rows of a group of calls to the database at once. Reading is for
-everyone, by the functions below it.
+will hold the rows, and hands all rows of a group of calls to the database at once.
 """
 
 from __future__ import annotations
@@ -15,9 +14,11 @@ from typing import Any
 
 from gateway import budgets
 from gateway.budgets import Admission, Ceiling, Charge, Meter, Rules, Total
+from gateway.calls.alerts import alert
+from gateway.calls.reading import run_label
 from gateway.calls.windows import Windows
-from gateway.database import Database, Row, Transaction
-from gateway.values import CallKey, Label, Millis, NanoUSD, Principal, RunId, derived_id
+from gateway.database import Row, Transaction
+from gateway.values import CallKey, Label, Millis, NanoUSD, Principal, RunId
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,71 +377,11 @@ class Ledger:
             )
 
 
-def alert(
-    tx: Transaction,
-    *,
-    kind: str,
-    agent: str | None,
-    identity: tuple[str | int, ...],
-    text: str,
-    now: Millis,
-) -> None:
-    """Record an alert once: the same identity is never recorded twice."""
-    tx.execute(
-        "INSERT INTO alerts (id, at, kind, agent, text) VALUES (:id, :at, :kind, :agent, :text)"
-        " ON CONFLICT (id) DO NOTHING",
-        id=derived_id("alert", kind, *identity),
-        at=now,
-        kind=kind,
-        agent=agent,
-        text=text,
-    )
-
-
-def attempts(tx: Database | Transaction, key: CallKey) -> list[Row]:
-    """All attempts of a call, oldest first."""
-    return tx.read(
-        "SELECT * FROM calls WHERE run = :run AND step = :step AND call = :call ORDER BY attempt",
-        run=key.run,
-        step=key.step,
-        call=key.call,
-    )
-
-
-def run_label(tx: Transaction, run: RunId) -> Label:
-    """The join of the labels of everything that was settled for this run."""
-    joined = Label()
-    for row in tx.read(
-        "SELECT DISTINCT label FROM calls WHERE run = :run AND state = 'settled'", run=run
-    ):
-        joined = joined.join(Label.parse(row["label"]))
-    return joined
-
-
-def of_run(tx: Transaction, run: RunId) -> list[Row]:
-    """Every attempt of a run that was sent or may have been, in order, by whatever way it came:
-    the runner's own calls, and those of commands in the container through the run's socket."""
-    return tx.read(
-        "SELECT * FROM calls WHERE run = :run AND state <> 'released'"
-        " ORDER BY reserved_at, step, call, attempt",
-        run=run,
-    )
-
-
 def charge_of(ask: Ask, target: str, now: Millis) -> Charge:
     """The request as budget rules see it, were it reserved now on this target."""
     who = ask.principal
     return Charge(
         ask.key.run, who.agent, who.team, target, who.purpose.value, now, who.user, who.tags
-    )
-
-
-def summary(rows: Sequence[Row]) -> tuple[int, int, int]:
-    """(nano-dollars, input tokens, output tokens) of all attempts of one call."""
-    return (
-        sum(row["cost_nano"] or 0 for row in rows),
-        sum(row["input_tokens"] or 0 for row in rows),
-        sum(row["output_tokens"] or 0 for row in rows),
     )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from gateway.budgets import Rules
-from gateway.calls.ledger import STOPPED, Ask, Ledger, attempts
+from gateway.calls.ledger import STOPPED, Ask, Ledger
+from gateway.calls.reading import attempts
 from gateway.calls.schema import CallState
 from gateway.database import Row, Transaction
 from gateway.refusals import Code, Refusal
