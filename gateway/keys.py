@@ -17,6 +17,10 @@ from gateway.refusals import Code, Refusal
 REDACTED = "[redacted]"
 
 
+class NoKey(Refusal):
+    """There is no key, or it may not go there: nothing was sent, and nothing will be."""
+
+
 class Keyring:
     """Resolves secret references against one environment mapping and the file system."""
 
@@ -51,7 +55,7 @@ class Keyring:
             value = path.read_text().strip() if path.is_file() else ""
             where = f"file {path}"
         if not value:
-            raise Refusal(
+            raise NoKey(
                 Code.PROVIDER_ERROR,
                 f"no key: {where} is empty or missing in the gateway's process. Set it and "
                 "start the gateway again.",
@@ -73,7 +77,7 @@ def bound_to(url: str, hosts: tuple[str, ...]) -> None:
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     if host not in hosts and f"{host}:{port}" not in hosts:
-        raise Refusal(
+        raise NoKey(
             Code.PROVIDER_ERROR,
             f"the key for {host} is not sent: the policy allows it for "
             f"{', '.join(hosts) or 'no host'} only. Add the host to `hosts`, or correct the "

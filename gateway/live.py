@@ -7,6 +7,7 @@ same key); each is given the same pieces from the beginning, pushed as they come
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,7 +195,8 @@ class LiveCalls:
 
     def others(self, call: LiveCall) -> set[CallKey]:
         """The keys of everything else that is running."""
-        return {key for key in self._calls if key != call.key}
+        # Asked on the writer's thread while the loop adds and removes: a copy first, in one step.
+        return {key for key in tuple(self._calls) if key != call.key}
 
     def carry(self, call: LiveCall, run: Callable[[LiveCall], Awaitable[None]]) -> LiveCall:
         """The running call of this key, which is `call` if there is none yet.
@@ -247,7 +249,9 @@ class LiveCalls:
 
     async def _watch(self) -> None:
         while self._calls:
-            self.cut_barred()
+            # A database that cannot be read now can be read later; nobody may be left uncut.
+            with contextlib.suppress(Exception):
+                self.cut_barred()
             await asyncio.sleep(WATCH_SECONDS)
 
     def cut_barred(self) -> int:

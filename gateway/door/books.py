@@ -83,6 +83,10 @@ class Memory(Hooks):
         self._observe(size, seconds)
 
 
+class Changed(Exception):
+    """The policy is another one than the call was prepared under: prepare it again."""
+
+
 class Books:
     """Decides, settles and gives up attempts; every write is durable when it returns."""
 

@@ -51,6 +51,10 @@ class Guarding:
     async def request(self, guard: Guard, call: LiveCall, asked: Asked) -> Asked:
         """The request with what may go out. Raises Refusal."""
         document = fields.document(asked.body)
+        if asked.api == "embeddings" and guard.refuses and _numbers(document.get("input")):
+            raise fields.invalid(
+                "`input` holds numbers of tokens, which a guardrail cannot read: send text"
+            )
         changed = await self._through(guard, call, document, texts.said)
         return asked if changed is document else asked.texts(changed)
 
@@ -82,6 +86,12 @@ class Guarding:
             verdict = guard.look_through(document, walk)
         note(call, verdict.findings)
         return verdict.value
+
+
+def _numbers(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(_numbers(item) for item in value)
+    return isinstance(value, int)
 
 
 def note(call: LiveCall, findings: tuple[Found, ...]) -> None:

@@ -14,7 +14,7 @@ from gateway.budgets import Shortfall
 from gateway.calls import Ask, Next, Settlement, Stored, answers
 from gateway.calls.answers import Shelf
 from gateway.database import Row, Transaction
-from gateway.door.books import Books, exhausted
+from gateway.door.books import Books, Changed, exhausted
 from gateway.door.guarding import Guarding
 from gateway.door.sending import ModelAttempt, Sender, Withheld
 from gateway.limits import Lanes, Limiter, Refused, Traits
@@ -22,7 +22,7 @@ from gateway.live import Finished, LiveCall
 from gateway.policy import Grants
 from gateway.policy.rules import Hook
 from gateway.pricing import PriceList, Usage
-from gateway.providers import stored
+from gateway.providers import serving, stored
 from gateway.providers.asked import Asked
 from gateway.providers.pieces import End
 from gateway.providers.stored import Frame
@@ -44,10 +44,6 @@ OF_ONE_TARGET = frozenset(
     {Code.BUDGET_EXCEEDED, Code.UNKNOWN_PRICE, Code.QUEUE_FULL, Code.RATE_LIMITED}
 )
 """Refusals of ours that another target may not meet: a cheaper one, or one that is not busy."""
-
-
-class Changed(Exception):
-    """The policy is another one than the call was prepared under: prepare it again."""
 
 
 class ModelCalls:
@@ -133,6 +129,7 @@ class ModelCalls:
         """One attempt at one target. True: the call has ended. Raises Refusal, Changed."""
         books, target, who = self._books, step.target, call.who
         assert who is not None
+        serving.check(target.provider, asked)
         traits = Traits(who.agent, who.team, (asked.model, target.name))
         room = self._limiter.admit(
             policy.policy.rate_limits, traits, tokens=asked.input_tokens, now=books.now()
@@ -159,7 +156,10 @@ class ModelCalls:
                     failure.begun = call.said
                     used = 0 if failure.done else None
                     await books.give_up(call, opened, failure)
-                    route.failed(target, failure, books.now())
+                    if failure.blameless:
+                        route.skip(failure)
+                    else:
+                        route.failed(target, failure, books.now())
                     return False
                 except Withheld as withheld:
                     used = await self._settle(

@@ -12,6 +12,7 @@ from gateway.access.directory import InForce
 from gateway.calls.answers import Shelf
 from gateway.door.books import Attempt
 from gateway.door.guarding import Guarding, Window, note
+from gateway.keys import NoKey
 from gateway.live import LiveCall
 from gateway.policy.rules import Hook
 from gateway.pricing import PriceList
@@ -21,7 +22,7 @@ from gateway.providers.pieces import End, Piece
 from gateway.providers.serving import Serving, stream, whole
 from gateway.providers.stored import Frame
 from gateway.providers.upstream import Upstream
-from gateway.refusals import Code, Refusal
+from gateway.refusals import Refusal
 from gateway.routing import Failure, Target, Try
 from gateway.values import Clock
 
@@ -91,16 +92,13 @@ class Sender:
         )
         try:
             if at_once:
-                window = None if guard is None else guard.window()
-                end = await self._follow(call, attempt, serving, step.first_token_ms, window)
-                if window is not None:
+                windows = None if guard is None else (guard.window(), guard.window())
+                end = await self._follow(call, attempt, serving, step.first_token_ms, windows)
+                for window in windows or ():
                     note(call, window.findings)
                 return end
             end = await whole(serving)
-        except Refusal as refusal:
-            if refusal.code is Code.GUARDRAIL:
-                raise
-            # No key, or a host that may not have it: this target did nothing, and never will.
+        except NoKey as refusal:
             raise Failure(refusal.message, done=False, code=refusal.code, status=401) from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise Failure(
@@ -127,10 +125,10 @@ class Sender:
         attempt: ModelAttempt,
         serving: Serving,
         first_token_ms: int | None,
-        window: Window | None,
+        windows: tuple[Window, Window] | None,
     ) -> End:
         """A stream, piece by piece; the first one may be waited for only so long."""
-        async with aclosing(stream(serving, window)) as pieces:  # type: ignore[type-var]
+        async with aclosing(stream(serving, windows)) as pieces:  # type: ignore[type-var]
             upcoming = aiter(pieces)
             try:
                 seconds = None if first_token_ms is None else first_token_ms / 1000

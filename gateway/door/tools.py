@@ -15,7 +15,7 @@ from gateway.access.directory import InForce
 from gateway.budgets import Admission
 from gateway.calls import Ask, Next, Settlement, Stored
 from gateway.database import Transaction
-from gateway.door.books import Attempt, Books, exhausted
+from gateway.door.books import Attempt, Books, Changed, exhausted
 from gateway.door.guarding import Guarding
 from gateway.limits import Limiter, Refused, Traits
 from gateway.live import Finished, LiveCall
@@ -53,7 +53,18 @@ class ToolCalls:
         self._limiter = limiter
 
     async def carry_out(self, call: LiveCall, name: str, arguments: Mapping[str, Any]) -> None:
-        """Look at what goes out and count it, then call the tool. Raises Refusal."""
+        """Prepare the call under the policy in force and carry it out. Raises Refusal."""
+        for _ in range(8):
+            try:
+                return await self._prepared(call, name, arguments)
+            except Changed:
+                self._books.look_again()
+            call.findings.clear()
+            call.audited.clear()
+        raise Refusal(Code.NO_POLICY, "the policy changes faster than a call can be prepared")
+
+    async def _prepared(self, call: LiveCall, name: str, arguments: Mapping[str, Any]) -> None:
+        """Look at what goes out and count it, then call the tool. Raises Refusal, Changed."""
         standing, policy = self._books.caller(call.token_hash, certainly=True)
         who = standing.who.principal
         guard = self._guarding.at(Hook.TOOL_INPUT, policy, who, tool=name)
@@ -79,10 +90,10 @@ class ToolCalls:
     async def _carry_out(
         self, call: LiveCall, name: str, arguments: Mapping[str, Any], policy: InForce
     ) -> None:
-        """On its server or in the recorded world. Raises Refusal."""
+        """On its server or in the recorded world. Raises Refusal, Changed."""
         seen = await self._look(call, name, arguments, policy)
         opened = await self._books.decide(
-            call, lambda tx: self._open(tx, call, name, arguments, seen)
+            call, lambda tx: self._open(tx, call, name, arguments, policy, seen)
         )
         if isinstance(opened, Stored):
             self._books.replayed(call, opened.row, Outcome.REPLAYED)
@@ -118,9 +129,11 @@ class ToolCalls:
         if guard is not None:
             try:
                 answer = await self._guarding.result(guard, call, answer)
-            except Refusal as refusal:
+            except BaseException as error:
                 # It has happened all the same: settled, and what it said is not given.
-                settlement = Settlement(NanoUSD(0), error=refusal.message)
+                cut = call.cut.message if call.cut else f"cut off: {type(error).__name__}"
+                why = error.message if isinstance(error, Refusal) else cut
+                settlement = Settlement(NanoUSD(0), error=why)
                 await asyncio.shield(self._books.settle(call, opened, settlement, None))
                 raise
         await self._settle(call, opened, name, answer)
@@ -166,11 +179,14 @@ class ToolCalls:
         call: LiveCall,
         name: str,
         arguments: Mapping[str, Any],
+        prepared: InForce,
         seen: Observed | Failure | Refusal | None,
     ) -> ToolAttempt | Stored | Refusal:
-        """Decide and reserve, in one transaction."""
+        """Decide and reserve, in one transaction. Raises Refusal, Changed."""
         now = self._books.now()
         standing, policy = self._books.deciding(tx, call.token_hash, now)
+        if policy.digest != prepared.digest:
+            raise Changed
         who = standing.who
         tool = catalogue.check(
             name,

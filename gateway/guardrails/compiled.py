@@ -116,5 +116,6 @@ class Rules:
         self.judges = tuple(r for r in rules if r.judge)
         self.asked = tuple(r for r in rules if r.http)
         self.broken = tuple(r for r in rules if r.broken)
+        self.enforces = any(r.rule.mode != "audit" for r in rules)
         self.clean = Seen()
         self.allowed = Seen()

@@ -44,6 +44,8 @@ class Guard:
         self._salt = json.dumps(self._about).encode()
         self.asks = bool(rules.asked)
         """Whether a service must be asked: then only `check` and `check_through` may be used."""
+        self.refuses = rules.enforces
+        """Whether any rule is more than an audit."""
         self.buffers = self.asks or any(r.rule.mode != "audit" for r in rules.judges)
         """Whether a rule judges the whole: a stream is then released at its end only."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -40,6 +40,13 @@ OUTPUT = {
 """The fields that limit the output; the first one is written when the client gave none."""
 STREAM_FIELDS = frozenset({"stream", "stream_options"})
 """Left out of the request's hash: streaming or not, it is the same request."""
+KEPT: Mapping[Api, tuple[str, ...]] = {
+    "responses": ("previous_response_id", "conversation", "background", "prompt")
+}
+MESSAGES: Mapping[Api, str] = {"chat": "messages", "messages": "messages"}
+REFERENCES = (b"item_reference", b"file_id", b"\\u00")
+"""Where one of these stands, something that a provider keeps may be named (or be spelled so that
+it does not show)."""
 HEAVY = (b"base64", b"image", b"input_audio", b"input_file", b'"file"', b"document")
 """Where one of these stands, the length of the body says little about its tokens."""
 _KNOWN = ("digest", "input_tokens", "output_tokens", "conversation")
@@ -81,18 +88,20 @@ class Asked:
         if stream is not None and not isinstance(stream, bool):
             raise fields.invalid("`stream` must be true or false")
         asked.model, asked.stream = model, bool(stream)
-        if api == "responses":
-            asked._refuse_kept_state()
+        asked._refuse_kept_state()
         return asked
 
     def _refuse_kept_state(self) -> None:
         """What a provider keeps is kept for whoever has its key, and that is everybody here."""
-        for name in ("previous_response_id", "conversation", "background", "prompt"):
-            if name in self.fields and self.value(name):
-                raise fields.invalid(
-                    f"`{name}` is not supported: it uses what the provider keeps for everybody "
-                    "behind this gateway. Send the whole conversation as `input`"
-                )
+        names = KEPT.get(self.api, ())
+        kept = [name for name in names if name in self.fields and self.value(name)]
+        if not kept and any(mark in self.body for mark in REFERENCES):
+            kept = list(_references(self.value(MESSAGES.get(self.api, "input"))))
+        if kept:
+            raise fields.invalid(
+                f"`{kept[0]}` is not supported: it uses what the provider keeps for everybody "
+                "behind this gateway. Send the whole conversation, and files as data"
+            )
 
     def value(self, name: str) -> Any:
         """One field, read; None when it is not there. Raises Refusal (invalid_request)."""
@@ -160,7 +169,7 @@ class Asked:
         pictures or files, they are counted by themselves (`conversation.estimate_input`)."""
         if self.api == "embeddings":
             return estimate_embedding(embeddings.read(fields.document(self.body)))
-        if any(mark in self.body for mark in HEAVY):
+        if b"\\u00" in self.body or any(mark in self.body for mark in HEAVY):
             return estimate_input(self.conversation)
         return -(-len(self.body) // 2) + 64
 
@@ -184,3 +193,18 @@ class Asked:
         """The same request with another document: a guardrail has changed its texts."""
         body = json.dumps(document, ensure_ascii=False).encode()
         return Asked.read(self.api, body, self.betas or None)
+
+
+def _references(value: Any) -> Iterator[str]:
+    """What names something that a provider keeps. A tool's arguments are its own affair."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+    elif isinstance(value, dict):
+        if value.get("type") == "item_reference":
+            yield "item_reference"
+        if "file_id" in value:
+            yield "file_id"
+        for name, item in value.items():
+            if not (name == "input" and value.get("type") == "tool_use"):
+                yield from _references(item)

@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.policy import Api
 from gateway.providers.asked import OUTPUT, Asked
-from gateway.providers.dialects import anthropic, responses
+from gateway.providers.dialects import anthropic, fields, responses
 from gateway.providers.pieces import End, Piece
 from gateway.providers.reading import READERS
 from gateway.providers.upstream import MAX_ANSWER, Answer
@@ -28,12 +28,13 @@ from gateway.routing import Failure
 MOST_EVENT = 8 * 1024 * 1024
 """Bytes of one event; more than that is no answer any more."""
 UNMANAGED = {
-    "responses": (),
-    "messages": ("mcp_servers", "container"),
-    "chat": ("web_search_options",),
+    "responses": ("service_tier",),
+    "messages": ("mcp_servers", "container", "service_tier", "speed", "inference_geo"),
+    "chat": ("web_search_options", "service_tier"),
     "embeddings": (),
 }
-"""Fields that would use what the provider keeps for whoever has the key, which is everybody."""
+"""Fields that would use the provider's own tools or memory, or change what a token costs. The
+policy's `parameters` may set them."""
 CLIENT_TOOLS = {
     "chat": re.compile(r"function|custom"),
     "responses": re.compile(r"function|custom|local_shell|apply_patch"),
@@ -46,7 +47,7 @@ class _ToolType(msgspec.Struct):
     type: str | None = None
 
 
-_tools = msgspec.json.Decoder(list[msgspec.Raw])
+_tools = msgspec.json.Decoder(list[msgspec.Raw] | None)
 _type = msgspec.json.Decoder(_ToolType)
 
 
@@ -63,8 +64,11 @@ def outgoing(
     out: dict[str, Any] = dict(asked.fields)
     for name in UNMANAGED[asked.api]:
         out.pop(name, None)
-    if "tools" in out:
-        _keep_client_tools(asked.api, out)
+    if (kept := client_tools(asked)) is not None:
+        out["tools"] = kept
+        if not kept:
+            del out["tools"]
+            out.pop("tool_choice", None)
     # Reasoning of another provider, from before a fallback or a change of the model.
     if asked.api == "messages" and b"interlock:" in asked.body:
         out["messages"] = anthropic.without_foreign(asked.value("messages"))
@@ -88,32 +92,31 @@ def outgoing(
     return msgspec.json.encode(out)
 
 
-def _keep_client_tools(api: Api, out: dict[str, Any]) -> None:
-    allowed = CLIENT_TOOLS.get(api)
+def client_tools(asked: Asked) -> list[msgspec.Raw] | None:
+    """The tools that the client carries out itself; None when it gives no tools.
+    Raises Refusal (invalid_request)."""
+    allowed = CLIENT_TOOLS.get(asked.api)
+    if allowed is None or "tools" not in asked.fields:
+        return None
     try:
-        tools = _tools.decode(out["tools"])
-        kept = [
-            tool
-            for tool in tools
-            if allowed is None
-            or (kind := _type.decode(tool).type) is None
-            or allowed.fullmatch(kind)
-        ]
+        tools = _tools.decode(asked.fields["tools"])
     except msgspec.DecodeError:
-        return  # the provider will say what is wrong with it
-    if len(kept) == len(tools):
-        return
-    if kept:
-        out["tools"] = kept
-    else:
-        del out["tools"]
-        out.pop("tool_choice", None)
+        raise fields.invalid("`tools` must be a list") from None
+    return [tool for tool in tools or () if _is_the_clients(tool, allowed)]
 
 
 def unary(asked: Asked, body: bytes, where: str) -> End:
     """A whole answer. Raises Failure when it is not one."""
     usage = READERS[asked.api].whole(body, where)
     return End(usage=usage, stored=stored(asked.api, "body", body), body=body)
+
+
+def _is_the_clients(tool: msgspec.Raw, allowed: re.Pattern[str]) -> bool:
+    try:
+        kind = _type.decode(tool).type
+    except msgspec.DecodeError:
+        raise fields.invalid("`tools` must hold objects, whose `type` is a string") from None
+    return kind is None or allowed.fullmatch(kind) is not None
 
 
 async def stream(asked: Asked, answer: Answer) -> AsyncIterator[Piece | End]:
@@ -128,8 +131,9 @@ async def stream(asked: Asked, answer: Answer) -> AsyncIterator[Piece | End]:
     async for blocks in _blocks(answer):
         # What came together goes on together: a write for each event would cost more than all else.
         for block in blocks:
-            shown = reading.take(answer.scrubbed(block), answer.where)
-            seen.append(shown)
+            whole = answer.scrubbed(block)
+            shown = reading.take(whole, answer.where)
+            seen.append(whole)
             size += len(shown)
             if reading.ended:
                 # The event that says so is given when the call is settled.

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from gateway.policy import Api, Provider
 from gateway.providers import native, stored, translated, wire
 from gateway.providers.asked import DIALECTS, Asked
 from gateway.providers.conversation import (
@@ -14,6 +15,7 @@ from gateway.providers.conversation import (
     Event,
     ModelRequest,
     TextDelta,
+    ThinkingDelta,
     ToolDelta,
     ToolStart,
     assemble,
@@ -62,14 +64,27 @@ class Serving:
     @property
     def native(self) -> bool:
         """Does the target speak the client's dialect?"""
-        provider = self.target.provider
-        return provider.kind != "scripted" and self.asked.api in wire.apis_of(provider)
+        return forwards(self.target.provider, self.asked.api)
 
     @property
     def headers(self) -> dict[str, str]:
         """What of the request's head is sent with it."""
         betas = self.asked.betas if self.asked.api == "messages" else ""
         return {"anthropic-beta": betas} if betas else {}
+
+
+def forwards(provider: Provider, api: Api) -> bool:
+    """Does the provider speak this API, so that calls are passed on as they are?"""
+    return provider.kind != "scripted" and api in wire.apis_of(provider)
+
+
+def check(provider: Provider, asked: Asked) -> None:
+    """Read now what the call will need of the request: what is wrong with it is the client's
+    fault, not the provider's. Raises Refusal (invalid_request)."""
+    if forwards(provider, asked.api):
+        native.client_tools(asked)
+    elif asked.api != "embeddings":
+        asked.conversation  # noqa: B018
 
 
 async def whole(call: Serving) -> End:
@@ -89,13 +104,16 @@ async def whole(call: Serving) -> End:
     return _written(call, [event async for event in translated.READ[call.asked.api](answer)])
 
 
-async def stream(call: Serving, window: TextFilter | None = None) -> AsyncIterator[Piece | End]:
-    """The answer as it comes, ended by `End`. Raises Failure, Refusal (no key, or the window's).
+async def stream(
+    call: Serving, windows: tuple[TextFilter, TextFilter] | None = None
+) -> AsyncIterator[Piece | End]:
+    """The answer as it comes, ended by `End`. Raises Failure, Refusal (no key, or a window's).
+    `windows` are for what it says and for its reasoning.
 
     What goes through a window has to be read, so it is translated even where it need not be.
     """
-    if window is not None or not call.native:
-        events = _events(call) if window is None else _filtered(_events(call), window)
+    if windows is not None or not call.native:
+        events = _events(call) if windows is None else _filtered(_events(call), *windows)
         async for piece in _translated(call, events):
             yield piece
         return
@@ -119,11 +137,15 @@ async def stream(call: Serving, window: TextFilter | None = None) -> AsyncIterat
         yield end
 
 
-async def _filtered(source: AsyncIterator[Event], window: TextFilter) -> AsyncIterator[Event]:
-    """What the window has released. The arguments of a tool call are looked at when they are
-    whole, and a tool call never overtakes the text before it."""
+async def _filtered(
+    source: AsyncIterator[Event], window: TextFilter, reasoning: TextFilter
+) -> AsyncIterator[Event]:
+    """What the windows have released. The arguments of a tool call are looked at when they are
+    whole, and a tool call never overtakes the text before it. Signed reasoning passes as it is: a
+    provider refuses it with a character changed."""
     calling: int | None = None
     parts: list[str] = []
+    thinking = False
     async for event in source:
         if isinstance(event, ToolDelta):
             calling = event.index
@@ -132,6 +154,15 @@ async def _filtered(source: AsyncIterator[Event], window: TextFilter) -> AsyncIt
         if calling is not None:
             yield ToolDelta(calling, window.arguments("".join(parts)))
             calling, parts = None, []
+        if isinstance(event, ThinkingDelta) and event.text and not event.redacted:
+            thinking = True
+            if released := reasoning.feed(event.text):
+                yield replace(event, text=released)
+            continue
+        if thinking:
+            thinking = False
+            if rest := reasoning.end():
+                yield ThinkingDelta(rest)
         if isinstance(event, TextDelta):
             if released := window.feed(event.text):
                 yield TextDelta(released)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from gateway.providers.pieces import End, Piece
 from gateway.refusals import Refusal
 from gateway.values import CallKey, Millis
 
+_USAGE_ONLY = re.compile(r'^data:[^\n]*"choices"\s*:\s*\[\s*\][^\n]*\n\n', re.MULTILINE)
+"""The last chunk of a Chat Completions stream, for clients that asked for the usage."""
 _NOT_FINAL = (
     '"length"', '"tool_calls"', '"content_filter"', '"max_tokens"', '"tool_use"', '"refusal"',
     "response.incomplete", '"function_call"',
@@ -53,6 +56,8 @@ def again(asked: Asked, document: str, frame: Frame) -> tuple[list[Piece], End]:
     if "events" in found:
         text = found["events"]
         if asked.stream:
+            if asked.api == "chat" and not asked.with_usage:
+                text = _USAGE_ONLY.sub("", text)
             return [Piece(text.encode())], End(None, document)
         return [], _whole_of_events(asked.api, text, document, frame)
     if "body" in found:

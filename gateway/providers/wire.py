@@ -239,5 +239,11 @@ def _number(value: Any) -> Any:
 
 
 def unable(target: Target, why: str) -> Failure:
-    """This target cannot be asked for it: nothing was done, another target may serve it."""
-    return Failure(f"provider {target.provider_name} {why}", done=False, code=Code.INVALID_REQUEST)
+    """This target cannot be asked for it: nothing was done, another target may serve it, and it
+    says nothing of the target's health."""
+    return Failure(
+        f"provider {target.provider_name} {why}",
+        done=False,
+        code=Code.INVALID_REQUEST,
+        blameless=True,
+    )

@@ -29,6 +29,7 @@ class Failure(Exception):
         retry_after: int | None = None,
         status: int | None = None,
         begun: bool = False,
+        blameless: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -38,6 +39,7 @@ class Failure(Exception):
         self.retry_after = retry_after
         self.status = status
         self.begun = begun
+        self.blameless = blameless
 
 
 def failure_of_status(status: int, where: str, text: str, retry_after: int | None) -> Failure:
