@@ -33,11 +33,17 @@ class Served:
 
     def __init__(self, seed: int) -> None:
         self.marks: Counter[str] = Counter()
+        self.busy = asyncio.Event()
+        self._running = 0
         self._random = random.Random(seed)
 
     @property
     def count(self) -> int:
         return self.marks.total()
+
+    def _run(self, more: int) -> None:
+        self._running += more
+        (self.busy.set if self._running else self.busy.clear)()
 
     async def __call__(self, read: asyncio.StreamReader, write: asyncio.StreamWriter) -> None:
         try:
@@ -47,7 +53,11 @@ class Served:
                 request = json.loads(await read.readexactly(length))
                 # From here on it is carried out and costs money.
                 self.marks[request["messages"][0]["content"]] += 1
-                await asyncio.sleep(self._random.random() * 0.2)
+                self._run(+1)
+                try:
+                    await asyncio.sleep(self._random.random() * 0.2)
+                finally:
+                    self._run(-1)
                 message = {"role": "assistant", "content": "x"}
                 body = json.dumps(
                     {
@@ -190,7 +200,11 @@ async def run(stage: Stage, seed: int, how: signal.Signals, *, times: int, at_on
 
     watching = asyncio.create_task(watch())
     for _ in range(times):
-        await asyncio.sleep(0.05 + chance.random() * 0.2)
+        # Calls are running now, and many still will be then: they take up to twice as long.
+        busy = asyncio.create_task(world.served.busy.wait())
+        await asyncio.wait({busy, asking}, return_when=asyncio.FIRST_COMPLETED)
+        busy.cancel()
+        await asyncio.sleep(chance.random() * 0.1)
         await world.restart(how)
     await asyncio.wait_for(asking, 50)
     watching.cancel()
