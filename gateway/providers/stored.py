@@ -23,7 +23,7 @@ from gateway.providers.pieces import End, Piece
 from gateway.refusals import Refusal
 from gateway.values import CallKey, Millis
 
-_USAGE_ONLY = re.compile(r'^data:[^\n]*"choices"\s*:\s*\[\s*\][^\n]*\n\n', re.MULTILINE)
+_USAGE_ONLY = re.compile(r'^data:[^\n]*"choices"\s*:\s*\[\s*\][^\n]*\n\r?\n', re.MULTILINE)
 """The last chunk of a Chat Completions stream, for clients that asked for the usage."""
 _NOT_FINAL = (
     '"length"', '"tool_calls"', '"content_filter"', '"max_tokens"', '"tool_use"', '"refusal"',
