@@ -16,7 +16,7 @@ from gateway.budgets import Rules
 from gateway.database import Row
 from gateway.policy import Grants, Policy, effective, in_recorded_world
 from gateway.refusals import Code, Refusal
-from gateway.values import Millis, RunId
+from gateway.values import Millis
 
 MOST_KEPT = 20_000
 
@@ -59,7 +59,6 @@ class Directory:
 
     def __init__(self) -> None:
         self._known = _Known(-1)
-        self._runs: dict[str, RunId] = {}
         self._policies: dict[str, InForce] = {}
 
     @property
@@ -111,17 +110,6 @@ class Directory:
         if known.stops:
             stops.check(known.stops, found.who.principal.agent, now)
         tokens.unexpired(found.row, now)
-        return found
-
-    def run_of(self, reader: Reader, token_hash: str, now: Millis) -> RunId:
-        """Whose token it is, whether it may still call or not: that never changes. Raises Refusal
-        when nobody's, or when it may not call as far as is known."""
-        found = self._runs.get(token_hash)
-        if found is None:
-            found = self.standing(reader, token_hash, now).who.principal.run
-            if len(self._runs) >= MOST_KEPT:
-                self._runs.clear()
-            self._runs[token_hash] = found
         return found
 
     def barred_among(

@@ -14,28 +14,21 @@ from gateway.pricing import Usage
 
 def of_chat(usage: Any) -> Usage | None:
     """`usage` of OpenAI Chat Completions; None without sound totals."""
-    if not _says(usage, "prompt_tokens", "completion_tokens"):
-        return None
-    read, said = _part(usage, "prompt_tokens_details"), _part(usage, "completion_tokens_details")
-    return whole(
-        input_tokens=_count(usage, "prompt_tokens"),
-        output_tokens=_count(usage, "completion_tokens"),
-        cached=_count(read, "cached_tokens"),
-        written=_count(read, "cache_write_tokens"),
-        reasoning=_count(said, "reasoning_tokens"),
-        heard=_count(read, "audio_tokens"),
-        spoken=_count(said, "audio_tokens"),
-    )
+    return _openai(usage, "prompt_tokens", "completion_tokens")
 
 
 def of_responses(usage: Any) -> Usage | None:
     """`usage` of OpenAI Responses; None without sound totals."""
-    if not _says(usage, "input_tokens", "output_tokens"):
+    return _openai(usage, "input_tokens", "output_tokens")
+
+
+def _openai(usage: Any, input_name: str, output_name: str) -> Usage | None:
+    if not _says(usage, input_name, output_name):
         return None
-    read, said = _part(usage, "input_tokens_details"), _part(usage, "output_tokens_details")
+    read, said = _part(usage, f"{input_name}_details"), _part(usage, f"{output_name}_details")
     return whole(
-        input_tokens=_count(usage, "input_tokens"),
-        output_tokens=_count(usage, "output_tokens"),
+        input_tokens=_count(usage, input_name),
+        output_tokens=_count(usage, output_name),
         cached=_count(read, "cached_tokens"),
         written=_count(read, "cache_write_tokens"),
         reasoning=_count(said, "reasoning_tokens"),

@@ -63,6 +63,11 @@ def test_what_would_change_the_price_is_left_out(served: Stage, fake: FakeProvid
     sent = fake.requests[0][2]
     assert "service_tier" not in sent
     assert sent["seed"] == 7
+    base = world(fake)
+    gpt = base.models["gpt"].model_copy(update={"parameters": {"service_tier": "flex"}})
+    served.publish(base.model_copy(update={"models": {**base.models, "gpt": gpt}}))
+    said(served, "slow", model="gpt", service_tier="priority")
+    assert fake.requests[1][2]["service_tier"] == "flex", "the policy may"
 
 
 @pytest.mark.parametrize("spelled", ["file_id", "\\u0066ile_id"])

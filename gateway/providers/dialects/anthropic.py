@@ -108,13 +108,7 @@ def read(body: dict[str, Any]) -> ModelRequest:
 
 
 def _parts(content: Any, where: str) -> Iterator[Part]:
-    if content is None:
-        return
-    if isinstance(content, str):
-        if content:
-            yield Text(content)
-        return
-    for part in fields.objects(content, f"{where}content"):
+    for part in fields.parts(content, f"{where}content"):
         at = f"{where}content."
         match part.get("type"):
             case "text":

@@ -87,6 +87,13 @@ def objects(value: Any, name: str) -> list[dict[str, Any]]:
     return value
 
 
+def parts(content: Any, name: str) -> list[dict[str, Any]]:
+    """Content, which every dialect also takes as a plain string: its parts, none when empty."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return objects(content, name)
+
+
 def number(source: dict[str, Any], name: str) -> float | None:
     """An optional number."""
     value = source.get(name)

@@ -126,13 +126,7 @@ def _texts(content: Any, where: str) -> Iterator[Text]:
 
 
 def _parts(content: Any, where: str) -> Iterator[Part]:
-    if content is None:
-        return
-    if isinstance(content, str):
-        if content:
-            yield Text(content)
-        return
-    for part in fields.objects(content, f"{where}content"):
+    for part in fields.parts(content, f"{where}content"):
         at = f"{where}content."
         match part.get("type"):
             case "text" | "refusal" as kind:

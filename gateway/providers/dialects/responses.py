@@ -106,13 +106,7 @@ def _input(given: Any) -> tuple[list[str], tuple[Message, ...]]:
 
 
 def _parts(content: Any, where: str) -> Iterator[Part]:
-    if content is None:
-        return
-    if isinstance(content, str):
-        if content:
-            yield Text(content)
-        return
-    for part in fields.objects(content, f"{where}content"):
+    for part in fields.parts(content, f"{where}content"):
         at = f"{where}content."
         match part.get("type"):
             case "input_text" | "output_text" | "text":
